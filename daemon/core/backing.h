@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One file of guest memory. Its identity is (st_dev, st_ino), which stays unique while somebody holds the file
+ * open; the manager does, from backing_new() to backing_free(). */
+
+#include "core/interval.h"
+#include "core/registry.h"
+
+typedef enum BackingKind {
+        BACKING_MEMFD,
+        BACKING_HUGETLB,
+        BACKING_GUEST_MEMFD, /* created by the VMM, bound for ever to one struct kvm */
+        _BACKING_KIND_MAX,
+} BackingKind;
+
+typedef enum BackingOrigin {
+        BACKING_ALLOCATED, /* created by privmemd */
+        BACKING_ADOPTED,   /* donated by a VMM */
+        _BACKING_ORIGIN_MAX,
+} BackingOrigin;
+
+typedef enum NumaPolicy {
+        NUMA_POLICY_NONE,
+        NUMA_POLICY_BIND,
+        NUMA_POLICY_PREFERRED,
+        NUMA_POLICY_INTERLEAVE,
+        _NUMA_POLICY_MAX,
+} NumaPolicy;
+
+#define NUMA_NODES_MAX 64U
+
+typedef struct BackingSpec {
+        const char *name;  /* must be name_is_valid(); copied */
+        BackingKind kind;
+        BackingOrigin origin;
+        uint64_t size;      /* bytes, > 0 */
+        uint64_t page_size; /* bytes, a power of two */
+        NumaPolicy numa_policy;
+        uint64_t numa_nodes; /* bit n: node n */
+        dev_t dev;
+        ino_t ino;
+} BackingSpec;
+
+struct Backing {
+        VM *vm;      /* the owner */
+        char *name;
+        BackingKind kind;
+        BackingOrigin origin;
+        uint64_t size;
+        uint64_t page_size;
+        NumaPolicy numa_policy;
+        uint64_t numa_nodes;
+        dev_t dev;
+        ino_t ino;
+        size_t n_slots;  /* slots of any VM that show it, on the shared or on the private side */
+        void *userdata;  /* the manager's: its fd */
+
+        /* private to core/ */
+        IntervalTree showings; /* by byte of the file: one SlotShowing for each side of a slot that shows it */
+        VM **shares;           /* VMs that the owner lets show the backing */
+        size_t n_shares;
+        TAILQ_ENTRY(Backing) backings;
+};
+
+/* 0: *ret is the new backing. CORE_E_EXISTS: *ret is the VM's backing of that name. CORE_E_KNOWN_FILE: *ret is the
+ * backing, of any VM, that is the same file. CORE_E_LIMIT: the VM has BACKINGS_PER_VM_MAX; *ret is not set. */
+int backing_new(VM *vm, const BackingSpec *spec, Backing **ret);
+/* The same answers without effect: 0, CORE_E_EXISTS (and *ret), CORE_E_LIMIT. dev and ino are not looked at. */
+int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret);
+/* CORE_E_IN_USE while a slot shows it. On 0 the backing is gone. */
+int backing_release(Backing *backing);
+
+/* The field in which the backing differs from the spec, as the wire spells it (kind, size, pageSize, numaPolicy,
+ * numaNodes), or NULL. Origin, dev and ino are not compared. */
+const char *backing_differs(const Backing *backing, const BackingSpec *spec);
+
+/* The owner lets a VM show the backing at its own guest frames: alias rule 7. Idempotent. */
+int backing_share(Backing *backing, VM *peer);
+/* Takes it back, for slots that are set from now on. */
+void backing_unshare(Backing *backing, VM *peer);
+bool backing_is_shared_with(const Backing *backing, const VM *peer);

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The registry owns everything: VMs by name, VMs own their backings and slots, and two indexes see across VMs:
+ * backings by file identity (st_dev, st_ino), and mappings by VMM process (Mm).
+ *
+ * What always holds:
+ *  - a VM name is unique in the registry, a backing name is unique in its VM, a file is one backing;
+ *  - a slot is in its VM's table, in the file index of each backing that it shows, and in its VM's Mm;
+ *  - backing->n_slots is the number of slots, of any VM, that show the backing; it is 0 when it is freed.
+ *
+ * Nothing here does I/O, logs, or knows JSON. Return values: 0 done, negative errno unexpected (only -ENOMEM),
+ * positive CORE_E_… a documented condition of that one function. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+typedef struct Backing Backing;
+typedef struct Mm Mm;
+typedef struct Registry Registry;
+typedef struct SlotTable SlotTable;
+typedef struct VM VM;
+
+#define NAME_LENGTH_MAX 64U
+#define VMS_PER_UID_MAX 1024U
+#define BACKINGS_PER_VM_MAX 256U
+
+enum {
+        CORE_E_EXISTS = 1, /* the name is taken; the object that has it is returned */
+        CORE_E_LIMIT,      /* VMS_PER_UID_MAX or BACKINGS_PER_VM_MAX is reached */
+        CORE_E_KNOWN_FILE, /* the file is already a backing; it is returned */
+        CORE_E_IN_USE,     /* a slot still shows the backing */
+};
+
+typedef TAILQ_HEAD(VMList, VM) VMList;
+
+struct Registry {
+        VMList vms;        /* in order of registration; for walking use registry_next_vm() */
+        size_t n_vms;
+        size_t n_backings;
+        size_t n_slots;
+        uint64_t promised_bytes; /* sum of the sizes of all backings */
+
+        /* private to core/ */
+        void *vms_by_name;     /* tsearch(3) tree of VM */
+        void *backings_by_file;/* tsearch(3) tree of Backing */
+        void *mms_by_id;       /* tsearch(3) tree of Mm */
+        uint64_t page_size;
+        uint64_t max_gpa;
+};
+
+/* page_size: bytes of an ordinary page, a power of two.
+ * max_gpa: the first guest physical address that KVM refuses on this host (kvm_mmu_max_gfn(), from the CPU's
+ * physical address width), 0 for no such limit. */
+int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret);
+/* Frees all VMs, backings and slots too. Accepts NULL, returns NULL. */
+Registry *registry_free(Registry *registry);
+
+/* 1 to NAME_LENGTH_MAX characters of A-Z a-z 0-9 . _ : - beginning with a letter or digit. */
+bool name_is_valid(const char *name);
+
+/* NULL if there is none. */
+VM *registry_find_vm(Registry *registry, const char *name);
+/* The VM whose name comes next after the given one in strcmp() order (NULL: the first), or NULL. The name needs
+ * not exist, so a list can go on after its last VM has been unregistered. O(log n). */
+VM *registry_next_vm(Registry *registry, const char *after);
+/* The backing that is this file, or NULL. */
+Backing *registry_find_file(Registry *registry, dev_t dev, ino_t ino);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The slot table of a VM, and the verdict on every change to it.
+ *
+ * slot_set() takes what KVM_SET_USER_MEMORY_REGION2 takes, judges it by KVM's own rules in KVM's own order
+ * (core/kvm_rules.c), then by the alias rules (core/alias.c), and changes the table only if neither refuses. */
+
+#include "core/backing.h"
+#include "core/interval.h"
+#include "core/registry.h"
+
+/* KVM_USER_MEM_SLOTS on x86: SHRT_MAX - KVM_INTERNAL_MEM_SLOTS. */
+#define SLOTS_PER_ADDRESS_SPACE_MAX 32764U
+/* kvm_arch_nr_memslot_as_ids() on x86 with SMM. */
+#define ADDRESS_SPACES_MAX 2U
+/* KVM_MEM_MAX_NR_PAGES */
+#define SLOT_PAGES_MAX ((UINT64_C(1) << 31) - 1)
+
+/* KVM_MEM_… */
+#define SLOT_LOG_DIRTY_PAGES (UINT32_C(1) << 0)
+#define SLOT_READONLY (UINT32_C(1) << 1)
+#define SLOT_GUEST_MEMFD (UINT32_C(1) << 2)
+
+/* The order is that of the enum SlotRule on the wire. */
+typedef enum SlotRule {
+        RULE_NONE,
+        /* KVM's: refused, with an errno */
+        RULE_SLOT_ID,
+        RULE_FLAGS,
+        RULE_MEMORY_SIZE,
+        RULE_GUEST_PHYS_ADDR,
+        RULE_USERSPACE_ADDR,
+        RULE_GUEST_MEMFD_OFFSET,
+        RULE_NO_SUCH_SLOT,
+        RULE_GUEST_MEMFD_IMMUTABLE,
+        RULE_SLOT_IMMUTABLE,
+        RULE_GFN_OVERLAP,
+        RULE_NOT_GUEST_MEMFD,
+        RULE_FOREIGN_GUEST_MEMFD,
+        RULE_BEYOND_BACKING,
+        RULE_BINDING_OVERLAP,
+        /* aliases: design section 5, in its order */
+        RULE_SAME_FRAME,            /* 1: ok */
+        RULE_PRIVATE_ALIAS,         /* 2: refused */
+        RULE_ROM_SHADOW,            /* 3: allowed */
+        RULE_VMM_WINDOW,            /* 4: allowed */
+        RULE_ADDRESS_SPACE_TRANSIT, /* 5: allowed */
+        RULE_SMRAM_WINDOW,          /* 6: allowed */
+        RULE_DECLARED_SHARE,        /* 7: allowed */
+        RULE_UNDECLARED_ALIAS,      /* 8: refused */
+        _RULE_MAX,
+} SlotRule;
+
+typedef enum Outcome {
+        OUTCOME_OK,
+        OUTCOME_ALLOWED,
+        OUTCOME_REFUSED,
+        _OUTCOME_MAX,
+} Outcome;
+
+typedef struct SlotSpec {
+        uint32_t id;    /* KVM's slot, bits 0 to 15 */
+        uint32_t as_id; /* KVM's slot, bits 16 to 31 */
+        uint32_t flags; /* SLOT_… */
+        uint64_t gpa;   /* guest physical address, bytes */
+        uint64_t size;  /* bytes; 0 deletes */
+        uint64_t hva;   /* address in the VMM */
+        Backing *backing; /* what is mapped at hva; NULL if no backing is. Borrowed. */
+        uint64_t offset;  /* byte of backing at hva */
+        Backing *guest_memfd; /* the private side, with SLOT_GUEST_MEMFD only. Borrowed. */
+        uint64_t guest_memfd_offset;
+} SlotSpec;
+
+typedef struct Slot Slot;
+
+/* One side of a slot in the file index of the backing that it shows. */
+typedef struct SlotShowing {
+        IntervalNode node;
+        Slot *slot; /* NULL if this side shows no backing */
+        bool private_side;
+} SlotShowing;
+
+struct Slot {
+        VM *vm;
+        SlotSpec spec;
+
+        /* private to core/ */
+        IntervalNode by_id;       /* in the table, [as_id << 16 | id, + 1) */
+        IntervalNode by_gpa;      /* in the table's address space, by guest physical address */
+        IntervalNode by_hva;      /* in the VM's Mm */
+        SlotShowing shared_side;  /* in spec.backing */
+        SlotShowing private_side; /* in spec.guest_memfd */
+};
+
+/* What a slot has in common with another one, or with itself. VM and backing are borrowed: read them before
+ * anything is freed. */
+typedef struct Conflict {
+        SlotRule rule;
+        VM *vm;
+        uint32_t id;
+        uint32_t as_id;
+        uint64_t gpa;           /* where the other slot shows the bytes */
+        uint64_t requested_gpa; /* where the slot asked for would */
+        uint64_t size;          /* bytes in common */
+        Backing *backing;       /* NULL for memory that is known by its mapping alone */
+        uint64_t offset;        /* of the bytes in backing */
+} Conflict;
+
+/* Fill with verdict_init(), empty with verdict_done(). */
+typedef struct Verdict {
+        Outcome outcome;
+        SlotRule rule;    /* the worst one: of a refusal before that of an allowance */
+        int kernel_errno; /* positive: what KVM gives for the same slot; 0 if KVM alone accepts it */
+        Conflict *conflicts; /* every one, the rule's own first */
+        size_t n_conflicts;
+} Verdict;
+
+void verdict_init(Verdict *verdict);
+void verdict_done(Verdict *verdict);
+
+/* At most this many conflicts are listed in one verdict. */
+#define VERDICT_CONFLICTS_MAX 64U
+
+/* Creates, moves, changes the flags of, or deletes a slot. 0: judged; verdict->outcome says how, and the table has
+ * changed unless it is OUTCOME_REFUSED by a KVM rule, or by an alias rule under ALIAS_POLICY_ENFORCE.
+ * *ret_changed says whether it has (a slot set again as it is counts as not changed). -ENOMEM: nothing changed. */
+int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed);
+
+/* Judges n specs in order, each as if those before it that were not refused had been set; verdicts[] are
+ * initialised by the caller. apply false: nothing changes. apply true: all are set, or nothing changes if one was
+ * refused. *ret_accepted says whether none was. changed, if not NULL, has n entries and says for each spec whether
+ * it changed the table. -ENOMEM: nothing changed. */
+int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply, Verdict *verdicts, bool *changed, bool *ret_accepted);
+
+/* NULL if there is none. */
+Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);
+/* The first slot in order of (as_id, id), and the one that comes after (as_id, id), which need not exist itself; NULL
+ * if there is none. */
+Slot *slot_first(VM *vm);
+Slot *slot_next(VM *vm, uint32_t as_id, uint32_t id);
+size_t slot_count(const VM *vm);
+
+/* KVM's rules alone, in KVM's order (kernel-facts 1.3): fills verdict if they refuse. Returns true if they accept. */
+bool kvm_rules_accept(VM *vm, const SlotSpec *spec, Verdict *verdict);

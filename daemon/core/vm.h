@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One guest: who owns it, whether a VMM runs it, and what becomes of its memory when that ends. */
+
+#include "core/registry.h"
+
+typedef enum ExitPolicy {
+        EXIT_POLICY_RELEASE, /* VMM exits: slots and backings go */
+        EXIT_POLICY_RETAIN,  /* VMM exits: slots go, backings stay */
+        _EXIT_POLICY_MAX,
+} ExitPolicy;
+
+typedef enum AliasPolicy {
+        ALIAS_POLICY_ENFORCE, /* a refused alias is refused */
+        ALIAS_POLICY_OBSERVE, /* a refused alias is reported and set; KVM's own rules refuse all the same */
+        _ALIAS_POLICY_MAX,
+} AliasPolicy;
+
+/* Only vm_attach() and vm_detach() write the state. */
+typedef enum VMState {
+        VM_REGISTERED, /* no VMM yet; left by vm_attach() */
+        VM_ATTACHED,   /* vm->mm belongs to a living VMM; left by vm_detach() */
+        VM_RETAINED,   /* the VMM has exited, no slots; left by vm_attach() */
+        _VM_STATE_MAX,
+} VMState;
+
+typedef TAILQ_HEAD(BackingList, Backing) BackingList;
+
+struct VM {
+        Registry *registry;
+        char *name;
+        uint8_t uuid[16];
+        bool has_uuid;
+        uid_t owner;
+        ExitPolicy exit_policy;
+        AliasPolicy alias_policy;
+        VMState state;
+        BackingList backings; /* in order of creation */
+        size_t n_backings;
+        uint64_t promised_bytes;
+        SlotTable *slots;
+        Mm *mm;               /* never NULL: a private one until a VMM attaches */
+        void *userdata;       /* the manager's */
+
+        TAILQ_ENTRY(VM) vms;  /* private */
+};
+
+typedef struct VMSpec {
+        const char *name; /* must be name_is_valid(); copied */
+        uint8_t uuid[16];
+        bool has_uuid;
+        uid_t owner;
+        ExitPolicy exit_policy;
+        AliasPolicy alias_policy;
+} VMSpec;
+
+/* 0: *ret is the new VM. CORE_E_EXISTS: *ret is the VM of that name. CORE_E_LIMIT: the owner has
+ * VMS_PER_UID_MAX VMs; *ret is not set. */
+int vm_new(Registry *registry, const VMSpec *spec, VM **ret);
+/* Frees its slots, and those of other VMs' slots that show one of its backings, and its backings. Accepts NULL,
+ * returns NULL. */
+VM *vm_free(VM *vm);
+
+/* The field in which the VM differs from the spec, as the wire spells it (uuid, ownerUID, exitPolicy,
+ * aliasPolicy), or NULL. A spec without a UUID does not differ by it. */
+const char *vm_differs(const VM *vm, const VMSpec *spec);
+
+/* A VMM process has become the VM's. mm_id names its address space: equal for two VMs that one process runs, never
+ * 0. Slots that were already declared move over to it. -ENOMEM leaves all as it was. */
+int vm_attach(VM *vm, uint64_t mm_id);
+/* The VMM has exited: its slots are withdrawn, the state becomes VM_RETAINED whatever the exit policy, which the
+ * caller applies. */
+void vm_detach(VM *vm);
+
+/* NULL if there is none. */
+Backing *vm_find_backing(VM *vm, const char *name);
+/* The backing whose name comes next after the given one in strcmp() order (NULL: the first), or NULL. */
+Backing *vm_next_backing(VM *vm, const char *after);
