@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The tree checks on made-up trees: every kind of offence is reported at its line, and nothing else is."""
+
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+
+import format
+import layers
+import licence
+import size
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+HEADERS = ["api/interface.h", "api/errors.def", "api/operations.def", "client/privmem.h", "client/wire.h",
+           "daemon/core/slot.h", "daemon/core/vm.h", "daemon/host/memory.h", "daemon/front/server.h",
+           "daemon/manager.h", "daemon/config.h", "tests/unit/helper.h"]
+
+LAYERS_ALLOWED = {
+    "daemon/core/slot.c": ['"core/slot.h"', '"vm.h"', "<errno.h>", "<sys/queue.h>", "<linux/kvm.h>"],
+    "daemon/host/memory.c": ['"core/slot.h"', '"host/memory.h"', "<systemd/sd-event.h>", "<sys/mman.h>"],
+    "daemon/front/server.c": ['"core/slot.h"', '"front/server.h"', '"api/interface.h"', "<systemd/sd-varlink.h>"],
+    "daemon/manager.c": ['"manager.h"', '"config.h"', '"host/memory.h"', '"front/server.h"', '"core/vm.h"'],
+    "daemon/main.c": ['"manager.h"', '"front/server.h"', '"host/memory.h"', '"core/vm.h"', '"api/interface.h"'],
+    "api/dump.c": ['"interface.h"', '"api/operations.def"', "<systemd/sd-varlink-idl.h>"],
+    "client/wire.c": ['"client/privmem.h"', '"wire.h"', '"api/errors.def"', "<json-c/json.h>"],
+}
+
+LAYERS_REFUSED = {
+    "daemon/core/a.c": ['"host/memory.h"', '"front/server.h"', '"manager.h"', '"api/interface.h"', '"client/privmem.h"',
+                        "<systemd/sd-event.h>", "<json-c/json.h>", "<seccomp.h>", '"../host/memory.h"'],
+    "daemon/host/a.c": ['"front/server.h"', '"manager.h"', '"config.h"', '"api/interface.h"', "<json-c/json.h>"],
+    "daemon/front/a.c": ['"host/memory.h"', '"manager.h"', '"client/privmem.h"'],
+    "daemon/manager.c": ['"api/interface.h"', '"tests/unit/helper.h"', '"nowhere/nothing.h"'],
+    "daemon/config.c": ['"client/wire.h"'],
+    "daemon/main.c": ['"client/privmem.h"'],
+    "api/dump.c": ['"core/slot.h"', '"client/wire.h"', '"daemon/manager.h"'],
+    "client/wire.c": ['"api/interface.h"', '"api/operations.def"', '"core/slot.h"', "<systemd/sd-json.h>"],
+    "client/privmem.h": ['"client/wire.h"', '"api/errors.def"', "<linux/kvm.h>", "<json-c/json.h>"],
+}
+
+
+class Tree:
+    """A made-up tree in a temporary directory."""
+
+    def __init__(self, case):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="privmemd-check-"))
+        case.addCleanup(shutil.rmtree, self.root)
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def write_includes(self, files):
+        for name, headers in files.items():
+            self.write(name, "".join(f"#include {header}\n" for header in headers))
+
+    def offences(self, module):
+        return [":".join(message.split(":")[:2]) for message in module.check(self.root)]
+
+
+class Layers(unittest.TestCase):
+    def setUp(self):
+        self.tree = Tree(self)
+        for name in HEADERS:
+            self.tree.write(name, "\n")
+
+    def test_what_is_allowed_is_not_reported(self):
+        self.tree.write_includes(LAYERS_ALLOWED)
+        self.assertEqual(list(layers.check(self.tree.root)), [])
+
+    def test_every_offence_is_reported_at_its_line(self):
+        self.tree.write_includes(LAYERS_REFUSED)
+        wanted = [f"{name}:{number}" for name, headers in LAYERS_REFUSED.items()
+                  for number in range(1, len(headers) + 1)]
+        self.assertEqual(sorted(self.tree.offences(layers)), sorted(wanted))
+
+    def test_a_message_names_the_include_and_the_way_out(self):
+        self.tree.write("daemon/host/a.c", '\n#include "front/server.h"\n')
+        message, = layers.check(self.tree.root)
+        self.assertRegex(message, r'^daemon/host/a\.c:2: host must not include "front/server\.h"; it may include core')
+
+    def test_generated_header_counts_as_the_room_it_names(self):
+        self.tree.write_includes({"daemon/core/a.c": ['"host/generated.h"', '"core/generated.h"', '"generated.h"']})
+        self.assertEqual(self.tree.offences(layers), ["daemon/core/a.c:1"])
+
+    def test_file_in_no_room(self):
+        self.tree.write("daemon/misc.c", "")
+        self.assertEqual(self.tree.offences(layers), ["daemon/misc.c:1"])
+
+
+class Licence(unittest.TestCase):
+    def test_every_kind_of_file(self):
+        tree = Tree(self)
+        for name in ("a.c", "a.h", "a.def", "a.py", "meson.build", "dev"):
+            tree.write(f"good/{name}", f"#!/bin/sh\n\n# {licence.TAG}\n")
+            tree.write(f"late/{name}", f"#!/bin/sh\n\n\n# {licence.TAG}\n")
+        tree.write("empty.c", "")
+        tree.write("README.md", "Words.\n")
+        tree.write("build/generated.c", "")
+        wanted = ["empty.c:1", "late/a.c:1", "late/a.def:1", "late/a.h:1", "late/a.py:1", "late/dev:1",
+                  "late/meson.build:1"]
+        self.assertEqual(tree.offences(licence), wanted)
+
+
+class Size(unittest.TestCase):
+    def test_long_and_unfinished(self):
+        tree = Tree(self)
+        tree.write("full.c", "\n" * size.LINES_MAX)
+        tree.write("long.c", "\n" * (size.LINES_MAX + 1))
+        tree.write("half.h", "\n".join(["", "/* TO" + "DO: more */", "/* FIX" + "ME */", "x(XX" + "X);", 'f("XXXXXX");']))
+        self.assertEqual(tree.offences(size), ["half.h:2", "half.h:3", "half.h:4", f"long.c:{size.LINES_MAX + 1}"])
+
+
+class Format(unittest.TestCase):
+    def setUp(self):
+        if format.version() != format.VERSION:
+            self.skipTest(f"clang-format {format.VERSION} is missing")
+        self.tree = Tree(self)
+        shutil.copy(HERE.parents[1] / ".clang-format", self.tree.root)
+
+    def test_offence_and_remedy(self):
+        self.tree.write("good.c", "int f(void) {\n        return 0;\n}\n")
+        self.tree.write("bad.c", "int g(void);\nint f( void ) {\n        return 0;\n}\n")
+        self.tree.write("api/interface.c", "int  table [ ];\n")
+        self.assertEqual(set(self.tree.offences(format)), {"bad.c:2"})
+        format.apply(self.tree.root)
+        self.assertEqual(self.tree.offences(format), [])
+
+
+if __name__ == "__main__":
+    outcome = unittest.main(testRunner=unittest.TextTestRunner(stream=sys.stdout), exit=False).result
+    sys.exit(0 if outcome.wasSuccessful() else 1)
