@@ -6,6 +6,7 @@ Tables of macros are read as tables, so clang-format keeps its hands off them. I
 make of one style; the check counts with the version that the tree is formatted with, and is skipped with others.
 """
 
+import collections
 import re
 import subprocess
 import sys
@@ -41,8 +42,10 @@ def check(root):
     matches = list(filter(None, map(OFFENCE.match, done.stderr.splitlines())))
     if not matches:
         yield f".clang-format:1: clang-format failed: {done.stderr.strip()}"
-    for name, line in sorted({(match[1], int(match[2])) for match in matches}):
-        yield f"{name}:{line}: not as clang-format leaves it; run ./dev format"
+    places = sorted({(match[1], int(match[2])) for match in matches})
+    for name, number in collections.Counter(name for name, _ in places).items():
+        first = next(line for other, line in places if other == name)
+        yield f"{name}:{first}: the first of {number} lines that clang-format changes; run ./dev format"
 
 
 def apply(root):

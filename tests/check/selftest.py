@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The tree checks on made-up trees: every kind of offence is reported at its line, and nothing else is."""
+"""The tree checks on made-up trees: every kind of offence is reported at its line, and nothing else is.
 
+And the test driver on made-up test programs: nothing that went wrong may get lost in its reading of them."""
+
+import importlib.machinery
+import importlib.util
 import pathlib
 import shutil
 import sys
@@ -130,6 +134,50 @@ class Format(unittest.TestCase):
         self.assertEqual(set(self.tree.offences(format)), {"bad.c:2"})
         format.apply(self.tree.root)
         self.assertEqual(self.tree.offences(format), [])
+
+
+def load_driver():
+    loader = importlib.machinery.SourceFileLoader("driver", str(HERE.parent / "run"))
+    driver = importlib.util.module_from_spec(importlib.util.spec_from_loader("driver", loader))
+    sys.modules["driver"] = driver
+    loader.exec_module(driver)
+    return driver
+
+
+class Driver(unittest.TestCase):
+    driver = load_driver()
+
+    def outcomes(self, result, status, output, errors="", tap=True):
+        record = {"result": result, "returncode": status, "stdout": output, "stderr": errors}
+        return [(found.name, found.outcome, found.text)
+                for found in self.driver.program_results("unit", "p", record, tap)]
+
+    def test_cmocka(self):
+        output = "TAP version 13\n1..3\nok 1 - a\nnot ok 2 - b\n# 1 != 2\n# no kvm\nok 3 # SKIP c\n# not ok - group\n"
+        passed, failed, skipped = self.outcomes("ERROR", 1, output, "noise\n")
+        self.assertEqual(passed, ("p: a", "passed", ""))
+        self.assertEqual(failed[:2], ("p: b", "failed"))
+        self.assertIn("# 1 != 2\n", failed[2])
+        self.assertIn("noise\n", failed[2])
+        self.assertEqual(skipped, ("p: c", "skipped", "no kvm"))
+
+    def test_program_that_ends_early(self):
+        for output in ("1..3\nok 1 - a\n", "1..3\nok 1 - a\nnot ok 2 - b\n"):
+            name, outcome, text = self.outcomes("ERROR", -11, output, "ERROR: AddressSanitizer\n")[-1]
+            self.assertEqual((name, outcome), ("p", "failed"))
+            self.assertIn("exit status -11", text)
+            self.assertIn("AddressSanitizer", text)
+
+    def test_leak_after_the_last_test(self):
+        found = self.outcomes("ERROR", 99, "1..1\nok 1 - a\n", "ERROR: LeakSanitizer\n")
+        self.assertEqual([outcome for _, outcome, _ in found], ["passed", "failed"])
+
+    def test_whole_programs(self):
+        self.assertEqual(self.outcomes("OK", 0, "", tap=False), [("p", "passed", "")])
+        self.assertEqual(self.outcomes("SKIP", 77, "no kvm\n", tap=False), [("p", "skipped", "no kvm")])
+        self.assertEqual(self.outcomes("SKIP", 0, "1..0 # SKIP no kvm\n"), [("p", "skipped", "no kvm")])
+        self.assertEqual(self.outcomes("TIMEOUT", -15, "", tap=False)[0][1], "failed")
+        self.assertEqual(self.outcomes("TIMEOUT", -15, "1..1\n")[0][1], "failed")
 
 
 if __name__ == "__main__":
