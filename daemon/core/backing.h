@@ -31,7 +31,7 @@ typedef enum NumaPolicy {
 #define NUMA_NODES_MAX 64U
 
 typedef struct BackingSpec {
-        const char *name;  /* must be name_is_valid(); copied */
+        const char *name; /* must be name_is_valid(); copied */
         BackingKind kind;
         BackingOrigin origin;
         uint64_t size;      /* bytes, > 0 */
@@ -43,7 +43,7 @@ typedef struct BackingSpec {
 } BackingSpec;
 
 struct Backing {
-        VM *vm;      /* the owner */
+        VM *vm; /* the owner */
         char *name;
         BackingKind kind;
         BackingOrigin origin;
@@ -53,8 +53,8 @@ struct Backing {
         uint64_t numa_nodes;
         dev_t dev;
         ino_t ino;
-        size_t n_slots;  /* slots of any VM that show it, on the shared or on the private side */
-        void *userdata;  /* the manager's: its fd */
+        size_t n_slots; /* slots of any VM that show it, on the shared or on the private side */
+        void *userdata; /* the manager's: its fd */
 
         /* private to core/ */
         IntervalTree showings; /* by byte of the file: one SlotShowing for each side of a slot that shows it */

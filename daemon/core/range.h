@@ -24,6 +24,15 @@ static inline bool range_overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint6
         return a < b ? b - a < a_size : a - b < b_size;
 }
 
+/* The first byte that two overlapping valid ranges have in common, and in *ret_size how many. */
+static inline uint64_t range_common(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size, uint64_t *ret_size) {
+        uint64_t start = a > b ? a : b;
+        uint64_t a_rest = a_size - (start - a), b_rest = b_size - (start - b);
+
+        *ret_size = a_rest < b_rest ? a_rest : b_rest;
+        return start;
+}
+
 static inline bool is_aligned(uint64_t value, uint64_t power_of_two) {
         return (value & (power_of_two - 1)) == 0;
 }

@@ -24,8 +24,8 @@ typedef struct Registry Registry;
 typedef struct SlotTable SlotTable;
 typedef struct VM VM;
 
-#define NAME_LENGTH_MAX 64U
-#define VMS_PER_UID_MAX 1024U
+#define NAME_LENGTH_MAX     64U
+#define VMS_PER_UID_MAX     1024U
 #define BACKINGS_PER_VM_MAX 256U
 
 enum {
@@ -38,16 +38,19 @@ enum {
 typedef TAILQ_HEAD(VMList, VM) VMList;
 
 struct Registry {
-        VMList vms;        /* in order of registration; for walking use registry_next_vm() */
+        VMList vms; /* in order of registration; for walking use registry_next_vm() */
         size_t n_vms;
         size_t n_backings;
         size_t n_slots;
-        uint64_t promised_bytes; /* sum of the sizes of all backings */
+        uint64_t
+                promised_bytes; /* sum of the sizes of all backings, at most INT64_MAX: sparse files may promise more */
 
         /* private to core/ */
-        void *vms_by_name;     /* tsearch(3) tree of VM */
-        void *backings_by_file;/* tsearch(3) tree of Backing */
-        void *mms_by_id;       /* tsearch(3) tree of Mm */
+        void *vms_by_name;         /* tsearch(3) tree of VM */
+        void *backings_by_file;    /* tsearch(3) tree of Backing */
+        void *mms_by_id;           /* tsearch(3) tree of Mm */
+        void *owners_by_uid;       /* tsearch(3) tree of what each uid has */
+        unsigned __int128 promise; /* the sum behind promised_bytes */
         uint64_t page_size;
         uint64_t max_gpa;
 };

@@ -4,7 +4,10 @@
 /* The slot table of a VM, and the verdict on every change to it.
  *
  * slot_set() takes what KVM_SET_USER_MEMORY_REGION2 takes, judges it by KVM's own rules in KVM's own order
- * (core/kvm_rules.c), then by the alias rules (core/alias.c), and changes the table only if neither refuses. */
+ * (core/kvm_rules.c), then by the alias rules (core/alias.c), and changes the table only if neither refuses.
+ *
+ * A slot may be set again with another backing or offset for the same hva: to KVM nothing changes then, but the table
+ * learns what is mapped there. What KVM ignores (guest_memfd without the flag) is not remembered. */
 
 #include "core/backing.h"
 #include "core/interval.h"
@@ -13,14 +16,14 @@
 /* KVM_USER_MEM_SLOTS on x86: SHRT_MAX - KVM_INTERNAL_MEM_SLOTS. */
 #define SLOTS_PER_ADDRESS_SPACE_MAX 32764U
 /* kvm_arch_nr_memslot_as_ids() on x86 with SMM. */
-#define ADDRESS_SPACES_MAX 2U
+#define ADDRESS_SPACES_MAX          2U
 /* KVM_MEM_MAX_NR_PAGES */
-#define SLOT_PAGES_MAX ((UINT64_C(1) << 31) - 1)
+#define SLOT_PAGES_MAX              ((UINT64_C(1) << 31) - 1)
 
 /* KVM_MEM_… */
 #define SLOT_LOG_DIRTY_PAGES (UINT32_C(1) << 0)
-#define SLOT_READONLY (UINT32_C(1) << 1)
-#define SLOT_GUEST_MEMFD (UINT32_C(1) << 2)
+#define SLOT_READONLY        (UINT32_C(1) << 1)
+#define SLOT_GUEST_MEMFD     (UINT32_C(1) << 2)
 
 /* The order is that of the enum SlotRule on the wire. */
 typedef enum SlotRule {
@@ -60,14 +63,14 @@ typedef enum Outcome {
 } Outcome;
 
 typedef struct SlotSpec {
-        uint32_t id;    /* KVM's slot, bits 0 to 15 */
-        uint32_t as_id; /* KVM's slot, bits 16 to 31 */
-        uint32_t flags; /* SLOT_… */
-        uint64_t gpa;   /* guest physical address, bytes */
-        uint64_t size;  /* bytes; 0 deletes */
-        uint64_t hva;   /* address in the VMM */
-        Backing *backing; /* what is mapped at hva; NULL if no backing is. Borrowed. */
-        uint64_t offset;  /* byte of backing at hva */
+        uint32_t id;          /* KVM's slot, bits 0 to 15 */
+        uint32_t as_id;       /* KVM's slot, bits 16 to 31 */
+        uint32_t flags;       /* SLOT_… */
+        uint64_t gpa;         /* guest physical address, bytes */
+        uint64_t size;        /* bytes; 0 deletes */
+        uint64_t hva;         /* address in the VMM */
+        Backing *backing;     /* what is mapped at hva; NULL if no backing is. Borrowed. */
+        uint64_t offset;      /* byte of backing at hva */
         Backing *guest_memfd; /* the private side, with SLOT_GUEST_MEMFD only. Borrowed. */
         uint64_t guest_memfd_offset;
 } SlotSpec;
@@ -86,7 +89,7 @@ struct Slot {
         SlotSpec spec;
 
         /* private to core/ */
-        IntervalNode by_id;       /* in the table, [as_id << 16 | id, + 1) */
+        IntervalNode by_id;       /* in the table, [as_id << 32 | id, + 1) */
         IntervalNode by_gpa;      /* in the table's address space, by guest physical address */
         IntervalNode by_hva;      /* in the VM's Mm */
         SlotShowing shared_side;  /* in spec.backing */
@@ -110,9 +113,10 @@ typedef struct Conflict {
 /* Fill with verdict_init(), empty with verdict_done(). */
 typedef struct Verdict {
         Outcome outcome;
-        SlotRule rule;    /* the worst one: of a refusal before that of an allowance */
+        SlotRule rule;    /* the worst one: of a refusal before that of an allowance, and the first such */
         int kernel_errno; /* positive: what KVM gives for the same slot; 0 if KVM alone accepts it */
-        Conflict *conflicts; /* every one, the rule's own first */
+        Conflict *
+                conflicts; /* VERDICT_CONFLICTS_MAX of them at most: refused ones first, each kind by rule, VM, slot */
         size_t n_conflicts;
 } Verdict;
 
@@ -123,15 +127,18 @@ void verdict_done(Verdict *verdict);
 #define VERDICT_CONFLICTS_MAX 64U
 
 /* Creates, moves, changes the flags of, or deletes a slot. 0: judged; verdict->outcome says how, and the table has
- * changed unless it is OUTCOME_REFUSED by a KVM rule, or by an alias rule under ALIAS_POLICY_ENFORCE.
+ * changed unless it is denied: OUTCOME_REFUSED by a KVM rule, by RULE_BEYOND_BACKING for the shared side (which KVM
+ * does not know, so kernel_errno is 0), or by an alias rule under ALIAS_POLICY_ENFORCE.
  * *ret_changed says whether it has (a slot set again as it is counts as not changed). -ENOMEM: nothing changed. */
 int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed);
 
-/* Judges n specs in order, each as if those before it that were not refused had been set; verdicts[] are
- * initialised by the caller. apply false: nothing changes. apply true: all are set, or nothing changes if one was
- * refused. *ret_accepted says whether none was. changed, if not NULL, has n entries and says for each spec whether
- * it changed the table. -ENOMEM: nothing changed. */
-int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply, Verdict *verdicts, bool *changed, bool *ret_accepted);
+/* Judges n specs in order, each as if those before it that were not denied had been set; verdicts[] are
+ * initialised by the caller. apply_all false: nothing changes. apply_all true: all are set, or nothing changes if one
+ * was denied. *ret_accepted says whether none was: under ALIAS_POLICY_OBSERVE it may be true beside verdicts of
+ * OUTCOME_REFUSED. changed, if not NULL, has n entries and says for each spec whether it changed the table.
+ * -ENOMEM: nothing changed, and the verdicts are to be emptied. */
+int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdict *verdicts, bool *changed,
+                  bool *ret_accepted);
 
 /* NULL if there is none. */
 Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);

@@ -38,12 +38,17 @@ struct VM {
         VMState state;
         BackingList backings; /* in order of creation */
         size_t n_backings;
-        uint64_t promised_bytes;
+        uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
         SlotTable *slots;
-        Mm *mm;               /* never NULL: a private one until a VMM attaches */
-        void *userdata;       /* the manager's */
+        Mm *mm;         /* never NULL: a private one until a VMM attaches */
+        void *userdata; /* the manager's */
 
-        TAILQ_ENTRY(VM) vms;  /* private */
+        /* private to core/ */
+        void *backings_by_name;    /* tsearch(3) tree of Backing */
+        unsigned __int128 promise; /* the sum behind promised_bytes */
+        size_t n_shares_taken;     /* backings of other VMs that it may show */
+        Mm *own_mm;                /* the private one; kept, so that vm_detach() cannot fail */
+        TAILQ_ENTRY(VM) vms;
 };
 
 typedef struct VMSpec {

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "core/backing.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core-private.h"
+#include "core/range.h"
+
+int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret) {
+        Backing *known;
+
+        assert(name_is_valid(spec->name));
+
+        known = vm_find_backing(vm, spec->name);
+        if (known) {
+                *ret = known;
+                return CORE_E_EXISTS;
+        }
+
+        return vm->n_backings >= BACKINGS_PER_VM_MAX ? CORE_E_LIMIT : 0;
+}
+
+int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
+        Backing *backing;
+        int admitted;
+
+        assert(spec->size > 0);
+        assert(spec->page_size > 0 && is_aligned(spec->page_size, spec->page_size));
+
+        admitted = backing_admit(vm, spec, ret);
+        if (admitted == CORE_E_EXISTS)
+                return admitted;
+        backing = registry_find_file(vm->registry, spec->dev, spec->ino);
+        if (backing) {
+                *ret = backing;
+                return CORE_E_KNOWN_FILE;
+        }
+        if (admitted != 0)
+                return admitted;
+
+        backing = calloc(1, sizeof(Backing));
+        if (!backing)
+                return -ENOMEM;
+
+        backing->kind = spec->kind;
+        backing->origin = spec->origin;
+        backing->size = spec->size;
+        backing->page_size = spec->page_size;
+        backing->numa_policy = spec->numa_policy;
+        backing->numa_nodes = spec->numa_nodes;
+        backing->dev = spec->dev;
+        backing->ino = spec->ino;
+
+        backing->name = strdup(spec->name);
+        if (!backing->name || registry_add_backing(vm->registry, backing) < 0)
+                goto fail;
+        if (vm_add_backing(vm, backing) < 0) {
+                registry_remove_backing(vm->registry, backing);
+                goto fail;
+        }
+
+        backing->vm = vm; /* from here on it is in the indexes */
+        *ret = backing;
+        return 0;
+
+fail:
+        backing_free(backing);
+        return -ENOMEM;
+}
+
+Backing *backing_free(Backing *backing) {
+        if (!backing)
+                return NULL;
+
+        assert(backing->n_slots == 0 && !backing->showings.root);
+
+        while (backing->n_shares > 0)
+                backing_unshare(backing, backing->shares[0]);
+        if (backing->vm) {
+                registry_remove_backing(backing->vm->registry, backing);
+                vm_remove_backing(backing->vm, backing);
+        }
+        free(backing->shares);
+        free(backing->name);
+        free(backing);
+        return NULL;
+}
+
+int backing_release(Backing *backing) {
+        if (backing->n_slots > 0)
+                return CORE_E_IN_USE;
+
+        backing_free(backing);
+        return 0;
+}
+
+const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
+        if (backing->kind != spec->kind)
+                return "kind";
+        if (backing->size != spec->size)
+                return "size";
+        if (backing->page_size != spec->page_size)
+                return "pageSize";
+        if (backing->numa_policy != spec->numa_policy)
+                return "numaPolicy";
+        if (backing->numa_nodes != spec->numa_nodes)
+                return "numaNodes";
+        return NULL;
+}
+
+int backing_share(Backing *backing, VM *peer) {
+        VM **shares;
+
+        if (peer == backing->vm || backing_is_shared_with(backing, peer))
+                return 0;
+
+        shares = reallocarray(backing->shares, backing->n_shares + 1, sizeof(VM *));
+        if (!shares)
+                return -ENOMEM;
+
+        shares[backing->n_shares++] = peer;
+        backing->shares = shares;
+        peer->n_shares_taken++;
+        return 0;
+}
+
+void backing_unshare(Backing *backing, VM *peer) {
+        size_t i;
+
+        for (i = 0; i < backing->n_shares; i++)
+                if (backing->shares[i] == peer) {
+                        backing->shares[i] = backing->shares[--backing->n_shares];
+                        peer->n_shares_taken--;
+                        return;
+                }
+}
+
+bool backing_is_shared_with(const Backing *backing, const VM *peer) {
+        size_t i;
+
+        for (i = 0; i < backing->n_shares; i++)
+                if (backing->shares[i] == peer)
+                        return true;
+
+        return false;
+}

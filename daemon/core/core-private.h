@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the files of core/ share among themselves and with nobody else. */
+
+#include <errno.h>
+
+#include "core/backing.h"
+#include "core/interval.h"
+#include "core/registry.h"
+#include "core/slot.h"
+#include "core/vm.h"
+
+/* ---- Mm: the address space of one VMM ---- */
+
+/* A VM has a private Mm of its own until a VMM attaches: the addresses that it declares until then are known to be
+ * the same VMM's, but not yet whose. VMs that one process runs share that process's Mm. */
+struct Mm {
+        uint64_t id; /* 0: private to one VM, in no index */
+        size_t n_vms;
+        IntervalTree slots; /* Slot.by_hva of all slots of all its VMs */
+};
+
+int mm_new(Mm **ret);
+/* The Mm of that id, made if there is none yet, with one reference more. */
+int mm_ref_by_id(Registry *registry, uint64_t id, Mm **ret);
+/* Accepts NULL, returns NULL. */
+Mm *mm_unref(Registry *registry, Mm *mm);
+
+/* ---- promised bytes ---- */
+
+/* One guest_memfd may be as large as INT64_MAX and cost nothing, so the sum needs more than 64 bits. */
+static inline void promise_show(unsigned __int128 sum, uint64_t *shown) {
+        *shown = sum > INT64_MAX ? INT64_MAX : (uint64_t) sum;
+}
+
+static inline void promise_add(unsigned __int128 *sum, uint64_t *shown, uint64_t size) {
+        *sum += size;
+        promise_show(*sum, shown);
+}
+
+static inline void promise_subtract(unsigned __int128 *sum, uint64_t *shown, uint64_t size) {
+        *sum -= size;
+        promise_show(*sum, shown);
+}
+
+/* ---- Registry ---- */
+
+/* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has VMS_PER_UID_MAX VMs. */
+int registry_add_vm(Registry *registry, VM *vm);
+void registry_remove_vm(Registry *registry, VM *vm);
+int registry_add_backing(Registry *registry, Backing *backing);
+void registry_remove_backing(Registry *registry, Backing *backing);
+
+/* ---- VM ---- */
+
+int vm_add_backing(VM *vm, Backing *backing);
+void vm_remove_backing(VM *vm, Backing *backing);
+
+/* ---- Backing ---- */
+
+/* No slot may show it. Accepts NULL, returns NULL. */
+Backing *backing_free(Backing *backing);
+
+/* ---- Slot ---- */
+
+struct SlotTable {
+        IntervalTree by_id;
+        IntervalTree by_gpa[ADDRESS_SPACES_MAX];
+        size_t n_slots;
+};
+
+/* Takes the slot out of all indexes and frees it. Accepts NULL, returns NULL. */
+Slot *slot_free(Slot *slot);
+
+/* Slots in the table's order of guest physical address that have a byte in common with the range. */
+Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size);
+Slot *slot_next_at_gpa(const Slot *slot, uint64_t gpa, uint64_t size);
+/* Slots of any VM that have a byte of an address space in common with the range. */
+Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size);
+Slot *slot_next_at_hva(const Slot *slot, uint64_t hva, uint64_t size);
+/* Sides of slots, of any VM, that show a byte of the range of the backing. */
+SlotShowing *showing_first(const Backing *backing, uint64_t offset, uint64_t size);
+SlotShowing *showing_next(const SlotShowing *showing, uint64_t offset, uint64_t size);
+
+/* ---- Verdict ---- */
+
+/* Notes a rule without a conflict, if it is worse than what the verdict says already. */
+void verdict_note(Verdict *verdict, Outcome outcome, SlotRule rule, int kernel_errno);
+/* Adds a conflict, in its place, unless it is listed already or VERDICT_CONFLICTS_MAX worse ones are. */
+int verdict_add_conflict(Verdict *verdict, const Conflict *conflict);
+Outcome slot_rule_outcome(SlotRule rule);
+
+/* ---- rules: fill the verdict; 0 or -ENOMEM ---- */
+
+int kvm_rules_judge(VM *vm, const SlotSpec *spec, Verdict *verdict);
+/* self: the slot as it is before the change; it is no alias of itself. */
+int alias_judge(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict);

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What KVM_SET_USER_MEMORY_REGION2 answers, in the order of virt/kvm/kvm_main.c: kvm_vm_ioctl_set_memory_region(),
+ * check_memory_region_flags(), kvm_set_memory_region(), then kvm_gmem_bind() and kvm_arch_prepare_memory_region(), as
+ * of Linux 6.19 to 7.1 on x86. A guest_memfd range that ends outside its file is refused at any offset, which kernels
+ * up to 7.1 do not do near INT64_MAX.
+ *
+ * One check of KVM's has no place here: the number of pages of all slots of a VM cannot overflow 64 bits. */
+
+#include <assert.h>
+
+#include "core/core-private.h"
+#include "core/range.h"
+
+/* TASK_SIZE_MAX of x86 with four levels of page tables: access_ok() lets a range end here, not beyond. With five
+ * levels KVM would take more, but no VMM gets addresses up there unless it asks mmap() for them by number. */
+#define USER_SPACE_END ((UINT64_C(1) << 47) - 4096)
+
+/* What a second binding of the same guest_memfd range gives: EINVAL up to 7.1, EEXIST from 7.2. */
+#define BINDING_OVERLAP_ERRNO EINVAL
+
+static bool refuse(Verdict *verdict, SlotRule rule, int kernel_errno) {
+        verdict_note(verdict, OUTCOME_REFUSED, rule, kernel_errno);
+        return false;
+}
+
+static bool flags_are_legal(uint32_t flags) {
+        if (flags & SLOT_GUEST_MEMFD)
+                return flags == SLOT_GUEST_MEMFD;
+
+        return (flags & ~(SLOT_LOG_DIRTY_PAGES | SLOT_READONLY)) == 0;
+}
+
+static bool hva_is_legal(uint64_t hva, uint64_t size, uint64_t page_size) {
+        return is_aligned(hva, page_size) && hva <= USER_SPACE_END && size <= USER_SPACE_END - hva;
+}
+
+/* An empty range is one of the cases: it deletes. */
+static bool sum_wraps(uint64_t start, uint64_t size) {
+        uint64_t end;
+
+        return __builtin_add_overflow(start, size, &end);
+}
+
+/* What needs no look at the table. */
+static bool numbers_accept(const VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        uint64_t page_size = vm->registry->page_size;
+
+        if (spec->id >= SLOTS_PER_ADDRESS_SPACE_MAX)
+                return refuse(verdict, RULE_SLOT_ID, EINVAL);
+        if (!flags_are_legal(spec->flags))
+                return refuse(verdict, RULE_FLAGS, EINVAL);
+        if (!is_aligned(spec->size, page_size))
+                return refuse(verdict, RULE_MEMORY_SIZE, EINVAL);
+        if (!is_aligned(spec->gpa, page_size))
+                return refuse(verdict, RULE_GUEST_PHYS_ADDR, EINVAL);
+        if (!hva_is_legal(spec->hva, spec->size, page_size))
+                return refuse(verdict, RULE_USERSPACE_ADDR, EINVAL);
+        if ((spec->flags & SLOT_GUEST_MEMFD) &&
+            (!is_aligned(spec->guest_memfd_offset, page_size) || sum_wraps(spec->guest_memfd_offset, spec->size)))
+                return refuse(verdict, RULE_GUEST_MEMFD_OFFSET, EINVAL);
+        if (spec->as_id >= ADDRESS_SPACES_MAX)
+                return refuse(verdict, RULE_SLOT_ID, EINVAL);
+        if (sum_wraps(spec->gpa, spec->size))
+                return refuse(verdict, RULE_GUEST_PHYS_ADDR, EINVAL);
+        if (spec->size / page_size > SLOT_PAGES_MAX)
+                return refuse(verdict, RULE_MEMORY_SIZE, EINVAL);
+
+        return true;
+}
+
+static bool modify_accepts(const Slot *slot, const SlotSpec *spec, Verdict *verdict) {
+        uint32_t toggled = spec->flags ^ slot->spec.flags;
+
+        if (slot->spec.flags & SLOT_GUEST_MEMFD)
+                return refuse(verdict, RULE_GUEST_MEMFD_IMMUTABLE, EINVAL);
+        if (spec->hva != slot->spec.hva || spec->size != slot->spec.size ||
+            (toggled & (SLOT_READONLY | SLOT_GUEST_MEMFD)))
+                return refuse(verdict, RULE_SLOT_IMMUTABLE, EINVAL);
+
+        return true;
+}
+
+static int judge_gfns(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict) {
+        Slot *slot;
+        int r;
+
+        for (slot = slot_first_at_gpa(vm, spec->as_id, spec->gpa, spec->size); slot;
+             slot = slot_next_at_gpa(slot, spec->gpa, spec->size)) {
+                Conflict conflict = { .rule = RULE_GFN_OVERLAP, .vm = vm };
+
+                if (slot == self)
+                        continue;
+
+                refuse(verdict, RULE_GFN_OVERLAP, EEXIST);
+                conflict.id = slot->spec.id;
+                conflict.as_id = slot->spec.as_id;
+                conflict.gpa = range_common(spec->gpa, spec->size, slot->spec.gpa, slot->spec.size, &conflict.size);
+                conflict.requested_gpa = conflict.gpa;
+                r = verdict_add_conflict(verdict, &conflict);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+static bool guest_memfd_accepts(const VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        const Backing *file = spec->guest_memfd;
+
+        if (!file)
+                return refuse(verdict, RULE_NOT_GUEST_MEMFD, EBADF);
+        if (file->kind != BACKING_GUEST_MEMFD)
+                return refuse(verdict, RULE_NOT_GUEST_MEMFD, EINVAL);
+        if (file->vm != vm)
+                return refuse(verdict, RULE_FOREIGN_GUEST_MEMFD, EINVAL);
+        if (!range_within(spec->guest_memfd_offset, spec->size, file->size))
+                return refuse(verdict, RULE_BEYOND_BACKING, EINVAL);
+
+        return true;
+}
+
+static int judge_bindings(const SlotSpec *spec, Verdict *verdict) {
+        const Backing *file = spec->guest_memfd;
+        uint64_t start = spec->guest_memfd_offset;
+        SlotShowing *showing;
+        int r;
+
+        for (showing = showing_first(file, start, spec->size); showing;
+             showing = showing_next(showing, start, spec->size)) {
+                const SlotSpec *other = &showing->slot->spec;
+                Conflict conflict = { .rule = RULE_BINDING_OVERLAP, .vm = showing->slot->vm };
+
+                if (!showing->private_side)
+                        continue;
+
+                refuse(verdict, RULE_BINDING_OVERLAP, BINDING_OVERLAP_ERRNO);
+                conflict.id = other->id;
+                conflict.as_id = other->as_id;
+                conflict.backing = spec->guest_memfd;
+                conflict.offset = range_common(start, spec->size, other->guest_memfd_offset, other->size,
+                                               &conflict.size);
+                conflict.gpa = other->gpa + (conflict.offset - other->guest_memfd_offset);
+                conflict.requested_gpa = spec->gpa + (conflict.offset - start);
+                r = verdict_add_conflict(verdict, &conflict);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+/* The range is not empty and does not wrap. */
+static bool arch_accepts(const VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        uint64_t max_gpa = vm->registry->max_gpa;
+
+        if (max_gpa > 0 && !range_within(spec->gpa, spec->size, max_gpa))
+                return refuse(verdict, RULE_GUEST_PHYS_ADDR, EINVAL);
+
+        return true;
+}
+
+int kvm_rules_judge(VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        const Slot *self;
+        int r;
+
+        if (!numbers_accept(vm, spec, verdict))
+                return 0;
+
+        self = slot_find(vm, spec->as_id, spec->id);
+        if (spec->size == 0) {
+                if (!self)
+                        refuse(verdict, RULE_NO_SUCH_SLOT, EINVAL);
+                return 0;
+        }
+        if (self && !modify_accepts(self, spec, verdict))
+                return 0;
+        if (self && self->spec.gpa == spec->gpa)
+                return 0; /* flags only, or nothing at all */
+
+        r = judge_gfns(vm, spec, self, verdict);
+        if (r < 0 || verdict->outcome == OUTCOME_REFUSED)
+                return r;
+
+        if (spec->flags & SLOT_GUEST_MEMFD) {
+                if (!guest_memfd_accepts(vm, spec, verdict))
+                        return 0;
+                r = judge_bindings(spec, verdict);
+                if (r < 0 || verdict->outcome == OUTCOME_REFUSED)
+                        return r;
+        }
+
+        arch_accepts(vm, spec, verdict);
+        return 0;
+}
+
+bool kvm_rules_accept(VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        /* Out of memory costs entries of the list of conflicts, not the refusal: it is noted first. */
+        (void) kvm_rules_judge(vm, spec, verdict);
+        return verdict->outcome != OUTCOME_REFUSED;
+}

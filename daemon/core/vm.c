@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "core/vm.h"
+
+#include <assert.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core-private.h"
+
+static int compare_backing(const void *a, const void *b) {
+        const Backing *x = a, *y = b;
+
+        return strcmp(x->name, y->name);
+}
+
+int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
+        VM *vm;
+        int r;
+
+        assert(name_is_valid(spec->name));
+
+        vm = registry_find_vm(registry, spec->name);
+        if (vm) {
+                *ret = vm;
+                return CORE_E_EXISTS;
+        }
+
+        vm = calloc(1, sizeof(VM));
+        if (!vm)
+                return -ENOMEM;
+
+        vm->registry = registry;
+        vm->has_uuid = spec->has_uuid;
+        if (spec->has_uuid)
+                memcpy(vm->uuid, spec->uuid, sizeof(vm->uuid));
+        vm->owner = spec->owner;
+        vm->exit_policy = spec->exit_policy;
+        vm->alias_policy = spec->alias_policy;
+        TAILQ_INIT(&vm->backings);
+
+        r = -ENOMEM;
+        vm->name = strdup(spec->name);
+        vm->slots = calloc(1, sizeof(SlotTable));
+        if (!vm->name || !vm->slots || mm_new(&vm->own_mm) < 0)
+                goto fail;
+        vm->mm = vm->own_mm;
+
+        r = registry_add_vm(registry, vm);
+        if (r != 0)
+                goto fail;
+
+        *ret = vm;
+        return 0;
+
+fail:
+        vm_free(vm);
+        return r;
+}
+
+/* The shares it has taken are named in backings of other VMs. */
+static void return_shares(VM *vm) {
+        VM *other;
+        Backing *backing;
+
+        for (other = TAILQ_FIRST(&vm->registry->vms); other && vm->n_shares_taken > 0; other = TAILQ_NEXT(other, vms))
+                TAILQ_FOREACH(backing, &other->backings, backings)
+                        backing_unshare(backing, vm);
+}
+
+static void withdraw_slots(VM *vm) {
+        Slot *slot;
+
+        while ((slot = slot_first(vm)))
+                slot_free(slot);
+}
+
+VM *vm_free(VM *vm) {
+        Backing *backing;
+
+        if (!vm)
+                return NULL;
+
+        if (vm->slots)
+                withdraw_slots(vm);
+        while ((backing = TAILQ_FIRST(&vm->backings))) {
+                SlotShowing *showing;
+
+                while ((showing = showing_first(backing, 0, UINT64_MAX)))
+                        slot_free(showing->slot);
+                backing_free(backing);
+        }
+        return_shares(vm);
+
+        if (vm->vms.tqe_prev)
+                registry_remove_vm(vm->registry, vm);
+        if (vm->mm != vm->own_mm)
+                mm_unref(vm->registry, vm->mm);
+        mm_unref(vm->registry, vm->own_mm);
+        free(vm->slots);
+        free(vm->name);
+        free(vm);
+        return NULL;
+}
+
+const char *vm_differs(const VM *vm, const VMSpec *spec) {
+        if (spec->has_uuid && (!vm->has_uuid || memcmp(vm->uuid, spec->uuid, sizeof(vm->uuid)) != 0))
+                return "uuid";
+        if (vm->owner != spec->owner)
+                return "ownerUID";
+        if (vm->exit_policy != spec->exit_policy)
+                return "exitPolicy";
+        if (vm->alias_policy != spec->alias_policy)
+                return "aliasPolicy";
+        return NULL;
+}
+
+int vm_attach(VM *vm, uint64_t mm_id) {
+        Mm *mm;
+        Slot *slot;
+        int r;
+
+        r = mm_ref_by_id(vm->registry, mm_id, &mm);
+        if (r < 0)
+                return r;
+
+        for (slot = slot_first(vm); slot; slot = slot_next(vm, slot->spec.as_id, slot->spec.id)) {
+                interval_remove(&vm->mm->slots, &slot->by_hva);
+                interval_insert(&mm->slots, &slot->by_hva, slot->spec.hva, slot->spec.size);
+        }
+
+        if (vm->mm != vm->own_mm)
+                mm_unref(vm->registry, vm->mm);
+        vm->mm = mm;
+        vm->state = VM_ATTACHED;
+        return 0;
+}
+
+void vm_detach(VM *vm) {
+        withdraw_slots(vm);
+
+        if (vm->mm != vm->own_mm)
+                mm_unref(vm->registry, vm->mm);
+        vm->mm = vm->own_mm;
+        vm->state = VM_RETAINED;
+}
+
+Backing *vm_find_backing(VM *vm, const char *name) {
+        Backing key = { .name = (char *) name }, **found;
+
+        found = tfind(&key, &vm->backings_by_name, compare_backing);
+        return found ? *found : NULL;
+}
+
+typedef struct Successor {
+        const char *after; /* NULL: before all */
+        Backing *best;
+} Successor;
+
+/* Equals nothing, so tfind() walks down to where the name would be and passes the one behind it. */
+static int compare_successor(const void *key, const void *member) {
+        Successor *successor = (Successor *) key;
+        Backing *backing = (Backing *) member;
+
+        if (successor->after && strcmp(successor->after, backing->name) >= 0)
+                return 1;
+
+        successor->best = backing;
+        return -1;
+}
+
+Backing *vm_next_backing(VM *vm, const char *after) {
+        Successor key = { .after = after };
+
+        tfind(&key, &vm->backings_by_name, compare_successor);
+        return key.best;
+}
+
+int vm_add_backing(VM *vm, Backing *backing) {
+        if (!tsearch(backing, &vm->backings_by_name, compare_backing))
+                return -ENOMEM;
+
+        TAILQ_INSERT_TAIL(&vm->backings, backing, backings);
+        vm->n_backings++;
+        promise_add(&vm->promise, &vm->promised_bytes, backing->size);
+        return 0;
+}
+
+void vm_remove_backing(VM *vm, Backing *backing) {
+        tdelete(backing, &vm->backings_by_name, compare_backing);
+        TAILQ_REMOVE(&vm->backings, backing, backings);
+        vm->n_backings--;
+        promise_subtract(&vm->promise, &vm->promised_bytes, backing->size);
+}
