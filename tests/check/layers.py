@@ -76,15 +76,16 @@ def room_of(path):
 
 
 def included_path(root, includer, name):
-    """Where an include of "name" leads: beside the includer, or from the root or daemon/, as the compiler looks."""
-    places = [includer.parent / name, pathlib.Path(name), pathlib.Path("daemon") / name]
+    """Where an include of "name" leads: beside the includer, or from the root, client/ or daemon/."""
+    tops = sorted(["client", "daemon"], key=lambda top: top != includer.parts[0])
+    places = [includer.parent / name, pathlib.Path(name), *(pathlib.Path(top) / name for top in tops)]
     for place in places:
         if (root / place).is_file():
             return pathlib.Path((root / place).resolve()).relative_to(root)
     # A generated header: its name alone tells its room.
     if "/" not in name:
         return places[0]
-    return next((place for place in places[1:] if room_of(place)), None)
+    return next((place for place in places[1:3] if room_of(place)), None)
 
 
 def offence(root, includer, room, bracket, name):
@@ -92,7 +93,7 @@ def offence(root, includer, room, bracket, name):
         return None if room.outside(name) else f"{room.name} must not include <{name}>; {room.outside_rule}"
     path = included_path(root, includer, name)
     if path is None:
-        return f'"{name}" is in no room; name it from the root or from daemon/, as in "core/slot.h"'
+        return f'"{name}" is in no room; name it from the root, client/ or daemon/, as in "core/slot.h"'
     target = room_of(path)
     if target is not None and target.name in room.includes or path.as_posix() in room.includes:
         return None
