@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* run: this process becomes the VMM.
+ *
+ * It registers the VM, allocates (or finds) its memory, writes where the memory is into the command line, attaches
+ * itself and executes the command. The binding is to the process and survives exec, so the VMM is the VM's
+ * process from its first instruction, and its exit status is nobody's to forward. Whatever can be known to fail
+ * is looked at before privmemd is asked for anything; what fails later is undone, as far as this run made it. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arguments.h"
+#include "command.h"
+#include "verb.h"
+
+typedef struct Run {
+        Session *session;
+        const char *name;
+        struct privmem_vm_options options;
+        Memory memory[OPTION_VALUES_MAX];
+        size_t n_memory;
+        char *path;  /* of what is executed */
+        char **argv; /* the command, with the places of the memory */
+        privmem_vm *vm;
+        bool vm_created;
+        bool attached;
+} Run;
+
+static void run_done(Run *run) {
+        for (size_t i = 0; i < run->n_memory; i++)
+                if (run->memory[i].fd >= 0)
+                        close(run->memory[i].fd);
+        run->vm = privmem_vm_free(run->vm);
+        command_free(run->argv);
+        free(run->path);
+}
+
+/* ---- undo ---------------------------------------------------------------------------------------------- */
+
+/* A VM whose VMM lives cannot be unregistered, and we are its VMM: a child does it once we are gone. */
+static void unregister_from_child(Run *run) {
+        const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+        int alive[2];
+        char none;
+
+        if (pipe2(alive, O_CLOEXEC) < 0 || fork() != 0)
+                return; /* the write end stays open until we end */
+
+        close(alive[1]);
+        for (int fd = 0; fd < 3; fd++)
+                close(fd);
+        while (read(alive[0], &none, 1) < 0 && errno == EINTR)
+                ;
+
+        for (int i = 0; i < 250; i++) {
+                privmem_vm *vm = NULL;
+                privmem *p = NULL;
+                int r;
+
+                if (privmem_connect(run->session->socket, &p) < 0 || privmem_vm_new(p, run->name, &vm) < 0)
+                        _exit(EXIT_CONNECT);
+                r = privmem_vm_unregister(vm, /* ret_freed= */ NULL);
+                privmem_vm_free(vm);
+                privmem_close(p);
+                if (r != -EBUSY)
+                        break;
+                nanosleep(&pause, NULL);
+        }
+        _exit(EXIT_OK);
+}
+
+static void undo(Run *run) {
+        if (!run->vm)
+                return;
+
+        if (run->vm_created) {
+                int r = privmem_vm_unregister(run->vm, /* ret_freed= */ NULL);
+
+                if (r == -EBUSY && run->attached)
+                        unregister_from_child(run);
+                else if (r < 0)
+                        complain("VM %s stays registered: %s", run->name, privmem_error_message(run->session->p));
+                return;
+        }
+
+        for (size_t i = 0; i < run->n_memory; i++)
+                if (run->memory[i].created &&
+                    privmem_backing_release(run->vm, run->memory[i].name, /* ret_freed= */ NULL) < 0)
+                        complain("backing %s stays allocated: %s", run->memory[i].name,
+                                 privmem_error_message(run->session->p));
+}
+
+/* ---- the command line ---------------------------------------------------------------------------------- */
+
+static int read_policies(Run *run, const char *exit_policy, const char *alias_policy) {
+        if (!exit_policy)
+                run->options.exit_policy = PRIVMEM_EXIT_POLICY_DEFAULT;
+        else if (strcmp(exit_policy, "release") == 0)
+                run->options.exit_policy = PRIVMEM_EXIT_POLICY_RELEASE;
+        else if (strcmp(exit_policy, "retain") == 0)
+                run->options.exit_policy = PRIVMEM_EXIT_POLICY_RETAIN;
+        else {
+                complain("\"%s\" is no exit policy: release or retain.", exit_policy);
+                return EXIT_USAGE;
+        }
+
+        if (!alias_policy)
+                run->options.alias_policy = PRIVMEM_ALIAS_POLICY_DEFAULT;
+        else if (strcmp(alias_policy, "enforce") == 0)
+                run->options.alias_policy = PRIVMEM_ALIAS_POLICY_ENFORCE;
+        else if (strcmp(alias_policy, "observe") == 0)
+                run->options.alias_policy = PRIVMEM_ALIAS_POLICY_OBSERVE;
+        else {
+                complain("\"%s\" is no alias policy: enforce or observe.", alias_policy);
+                return EXIT_USAGE;
+        }
+        return EXIT_OK;
+}
+
+static int read_memory(Run *run, const Values *texts, char **command) {
+        for (size_t i = 0; i < texts->n; i++) {
+                Memory *m = &run->memory[i];
+                int r;
+
+                r = memory_parse(texts->items[i], m);
+                if (r != EXIT_OK)
+                        return r;
+                run->n_memory++;
+
+                for (size_t j = 0; j < i; j++)
+                        if (strcmp(run->memory[j].name, m->name) == 0) {
+                                complain("the backing %s is given twice.", m->name);
+                                return EXIT_USAGE;
+                        }
+                if (!memory_is_used(m, command)) {
+                        complain("the command does not use the backing %s: it must contain {%s} or {%s.fd}.", m->name,
+                                 m->name, m->name);
+                        return EXIT_USAGE;
+                }
+        }
+        return EXIT_OK;
+}
+
+/* ---- the steps ----------------------------------------------------------------------------------------- */
+
+static int prepare(Run *run, char **command) {
+        privmem *p;
+        int r;
+
+        r = session_open(run->session);
+        if (r != EXIT_OK)
+                return r;
+        p = run->session->p;
+
+        if (privmem_vm_register(p, run->name, &run->options, &run->vm, &run->vm_created) < 0)
+                return session_fail(run->session);
+
+        for (size_t i = 0; i < run->n_memory; i++) {
+                Memory *m = &run->memory[i];
+                struct privmem_backing backing;
+
+                if (privmem_backing_allocate(run->vm, m->name, m->size, &m->options, &m->fd, &backing) < 0)
+                        return session_fail(run->session);
+                m->created = backing.created;
+        }
+
+        run->argv = command_fill_in(command, run->memory, run->n_memory);
+        if (!run->argv)
+                return out_of_memory();
+        return EXIT_OK;
+}
+
+static int become(Run *run) {
+        int r;
+
+        for (size_t i = 0; i < run->n_memory; i++)
+                if (fcntl(run->memory[i].fd, F_SETFD, 0) < 0) {
+                        complain("cannot hand on the backing %s: %s.", run->memory[i].name, strerror(errno));
+                        return EXIT_ERROR;
+                }
+
+        if (privmem_vm_attach(run->vm, /* pidfd= */ -1) < 0)
+                return session_fail(run->session);
+        run->attached = true;
+
+        fflush(stdout);
+        execv(run->path, run->argv);
+        r = errno;
+        complain("cannot execute %s: %s.", run->path, strerror(r));
+        return r == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXECUTE;
+}
+
+int verb_run(Session *s, const Verb *verb, char **arguments) {
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL;
+        Run run = { .session = s };
+        Values backings = {};
+        const Option options[] = {
+                { "backing", .values = &backings },
+                { "uuid", .value = &uuid },
+                { "owner", .value = &owner },
+                { "exit-policy", .value = &exit_policy },
+                { "alias-policy", .value = &alias_policy },
+                {},
+        };
+        Arguments a;
+        int r;
+
+        r = verb_parse(s, verb, arguments, options, 1, 1, &a);
+        if (r != EXIT_OK || a.help)
+                return r;
+        if (!a.command || !a.command[0]) {
+                complain("run needs a command behind --.");
+                return EXIT_USAGE;
+        }
+
+        run.name = a.items[0];
+        run.options.uuid = uuid;
+        run.options.set_owner = owner;
+        if (owner)
+                r = arguments_user(owner, &run.options.owner_uid);
+        if (r == EXIT_OK)
+                r = read_policies(&run, exit_policy, alias_policy);
+        if (r == EXIT_OK)
+                r = read_memory(&run, &backings, a.command);
+        if (r == EXIT_OK)
+                r = command_find(a.command[0], &run.path);
+        if (r == EXIT_OK)
+                r = prepare(&run, a.command);
+        if (r == EXIT_OK)
+                r = become(&run);
+
+        undo(&run); /* whoever gets here has failed */
+        run_done(&run);
+        return r;
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* list, show, register, unregister */
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arguments.h"
+#include "format.h"
+#include "lib/json.h"
+#include "table.h"
+#include "verb.h"
+
+static json_object *parameters_of(const char *key, const char *name) {
+        json_object *q = json_object_new_object();
+
+        if (!json_add_string(q, key, name)) {
+                json_object_put(q);
+                return NULL;
+        }
+        return q;
+}
+
+/* ---- list ---------------------------------------------------------------------------------------------- */
+
+static int print_vms(json_object *vms) {
+        Table t;
+
+        table_init(&t, "NAME", "STATE", ">OWNER", ">PID", ">BACKINGS", ">SLOTS", ">PROMISED", ">RESIDENT",
+                   "EXIT POLICY", NULL);
+        for (size_t i = 0; i < json_object_array_length(vms); i++) {
+                json_object *vm = json_object_array_get_idx(vms, i);
+
+                table_add(&t, format_text_field(vm, "name"));
+                table_add(&t, format_text_field(vm, "state"));
+                table_add(&t, format_number_field(vm, "ownerUID"));
+                table_add(&t, format_number_field(vm, "pid"));
+                table_add(&t, format_number_field(vm, "backings"));
+                table_add(&t, format_number_field(vm, "slots"));
+                table_add(&t, format_size_field(vm, "promisedBytes"));
+                table_add(&t, format_size_field(vm, "residentBytes"));
+                table_add(&t, format_text_field(vm, "exitPolicy"));
+        }
+        return table_print(&t);
+}
+
+int verb_list(Session *s, const Verb *verb, char **arguments) {
+        json_object *reply = NULL;
+        Arguments a;
+        int r;
+
+        r = verb_parse(s, verb, arguments, /* options= */ NULL, 0, 0, &a);
+        if (r != EXIT_OK || a.help)
+                return r;
+
+        r = session_list(s, "ListVMs", json_object_new_object(), "vms", &reply);
+        if (r != EXIT_OK)
+                return r;
+
+        r = s->json ? session_print(reply) : print_vms(json_get_array(reply, "vms"));
+        json_object_put(reply);
+        return r;
+}
+
+/* ---- show ---------------------------------------------------------------------------------------------- */
+
+static void add_row(Table *t, const char *title, char *value) {
+        table_add_text(t, title);
+        table_add(t, value);
+}
+
+static int print_vm(json_object *vm) {
+        Table t;
+
+        table_init(&t, "", "", NULL);
+        add_row(&t, "Name", format_text_field(vm, "name"));
+        add_row(&t, "UUID", format_text_field(vm, "uuid"));
+        add_row(&t, "State", format_text_field(vm, "state"));
+        add_row(&t, "VMM", format_number_field(vm, "pid"));
+        add_row(&t, "Owner", format_number_field(vm, "ownerUID"));
+        add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
+        add_row(&t, "Alias policy", format_text_field(vm, "aliasPolicy"));
+        add_row(&t, "Slots", format_number_field(vm, "slots"));
+        add_row(&t, "Promised", format_size_field(vm, "promisedBytes"));
+        add_row(&t, "Resident", format_size_field(vm, "residentBytes"));
+        return table_print(&t);
+}
+
+static char *format_numa(json_object *backing) {
+        const char *policy = json_get_string(backing, "numaPolicy");
+        char *nodes, *text = NULL;
+
+        if (!policy)
+                return strdup("-");
+
+        nodes = format_array(json_get_array(backing, "numaNodes"));
+        if (nodes && asprintf(&text, "%s:%s", policy, nodes) < 0)
+                text = NULL;
+        free(nodes);
+        return text;
+}
+
+static int print_backings(json_object *backings) {
+        Table t;
+
+        table_init(&t, "BACKING", "KIND", "ORIGIN", ">SIZE", ">PAGE", ">RESIDENT", ">SLOTS", ">DEVICE", ">INODE",
+                   "NUMA", "SEALS", NULL);
+        for (size_t i = 0; i < json_object_array_length(backings); i++) {
+                json_object *b = json_object_array_get_idx(backings, i);
+
+                table_add(&t, format_text_field(b, "name"));
+                table_add(&t, format_text_field(b, "kind"));
+                table_add(&t, format_text_field(b, "origin"));
+                table_add(&t, format_size_field(b, "size"));
+                table_add(&t, format_size_field(b, "pageSize"));
+                table_add(&t, format_size_field(b, "residentBytes"));
+                table_add(&t, format_number_field(b, "slots"));
+                table_add(&t, format_number_field(b, "device"));
+                table_add(&t, format_number_field(b, "inode"));
+                table_add(&t, format_numa(b));
+                table_add(&t, format_array(json_get_array(b, "seals")));
+        }
+        return table_print(&t);
+}
+
+static int show(Session *s, json_object *vm, json_object *backings) {
+        json_object *document;
+        int r;
+
+        if (!s->json) {
+                r = print_vm(vm);
+                if (r != EXIT_OK || json_object_array_length(backings) == 0)
+                        return r;
+                putchar('\n');
+                return print_backings(backings);
+        }
+
+        document = json_object_new_object();
+        if (json_add(document, "vm", json_object_get(vm)) && json_add(document, "backings", json_object_get(backings)))
+                r = session_print(document);
+        else
+                r = out_of_memory();
+        json_object_put(document);
+        return r;
+}
+
+int verb_show(Session *s, const Verb *verb, char **arguments) {
+        json_object *vms = NULL, *backings = NULL, *vm;
+        Arguments a;
+        int r;
+
+        r = verb_parse(s, verb, arguments, /* options= */ NULL, 1, 1, &a);
+        if (r != EXIT_OK || a.help)
+                return r;
+
+        r = session_list(s, "ListVMs", parameters_of("vm", a.items[0]), "vms", &vms);
+        if (r == EXIT_OK)
+                r = session_list(s, "ListBackings", parameters_of("vm", a.items[0]), "backings", &backings);
+        if (r == EXIT_OK) {
+                vm = json_object_array_get_idx(json_get_array(vms, "vms"), 0);
+                r = show(s, vm, json_get_array(backings, "backings"));
+        }
+
+        json_object_put(vms);
+        json_object_put(backings);
+        return r;
+}
+
+/* ---- register, unregister ------------------------------------------------------------------------------ */
+
+int verb_register(Session *s, const Verb *verb, char **arguments) {
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL;
+        const Option options[] = {
+                { "uuid", .value = &uuid },
+                { "owner", .value = &owner },
+                { "exit-policy", .value = &exit_policy },
+                { "alias-policy", .value = &alias_policy },
+                {},
+        };
+        json_object *q, *reply = NULL;
+        uint32_t uid = 0;
+        Arguments a;
+        int r;
+
+        r = verb_parse(s, verb, arguments, options, 1, 1, &a);
+        if (r != EXIT_OK || a.help)
+                return r;
+        if (owner && (r = arguments_user(owner, &uid)) != EXIT_OK)
+                return r;
+
+        q = parameters_of("name", a.items[0]);
+        if (!json_add_string(q, "uuid", uuid) || (owner && !json_add_uint64(q, "ownerUID", uid)) ||
+            !json_add_string(q, "exitPolicy", exit_policy) || !json_add_string(q, "aliasPolicy", alias_policy)) {
+                json_object_put(q);
+                q = NULL;
+        }
+
+        r = session_call(s, "RegisterVM", q, &reply);
+        if (r != EXIT_OK)
+                return r;
+
+        if (s->json)
+                r = session_print(reply);
+        else if (json_get_bool(reply, "created"))
+                printf("Registered VM %s.\n", a.items[0]);
+        else
+                printf("VM %s was registered already.\n", a.items[0]);
+        json_object_put(reply);
+        return r;
+}
+
+int verb_unregister(Session *s, const Verb *verb, char **arguments) {
+        json_object *reply = NULL;
+        char *freed;
+        Arguments a;
+        int r;
+
+        r = verb_parse(s, verb, arguments, /* options= */ NULL, 1, 1, &a);
+        if (r != EXIT_OK || a.help)
+                return r;
+
+        r = session_call(s, "UnregisterVM", parameters_of("vm", a.items[0]), &reply);
+        if (r != EXIT_OK)
+                return r;
+
+        if (s->json) {
+                r = session_print(reply);
+        } else {
+                freed = format_size_field(reply, "freedBytes");
+                printf("Unregistered VM %s; %s were in memory.\n", a.items[0], freed ? freed : "?");
+                free(freed);
+        }
+        json_object_put(reply);
+        return r;
+}

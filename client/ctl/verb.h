@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The verbs: one function each, which gets what stands behind its name and returns an exit code. */
+
+#include "session.h"
+
+typedef struct Verb {
+        const char *name;
+        const char *usage;   /* what may stand behind the name */
+        const char *summary; /* one line */
+        int (*function)(Session *s, const struct Verb *verb, char **arguments);
+} Verb;
+
+#define VERBS(X) \
+        X(list, "", "list the VMs") \
+        X(show, "VM", "show a VM and its backings") \
+        X(register, \
+          "VM [--uuid=UUID] [--owner=USER] [--exit-policy=release|retain]\n" \
+          "[--alias-policy=enforce|observe]", \
+          "register a VM") \
+        X(allocate, \
+          "VM BACKING SIZE [--kind=memfd|hugetlb] [--page-size=SIZE]\n" \
+          "[--numa=bind|preferred|interleave:NODES]", \
+          "allocate memory for a VM") \
+        X(slots, "VM [--backing=BACKING]", "list the slots of a VM, or those that show a backing of it") \
+        X(check, "VM FILE|-", "say whether these slots would be set") \
+        X(release, "VM BACKING", "give a backing's memory back to the host") \
+        X(unregister, "VM", "forget a VM and release its backings") \
+        X(events, "[--since=SEQUENCE]", "print what happens, until interrupted") \
+        X(host, "", "show what the host can do, and its memory") \
+        X(call, "METHOD [PARAMETERS] [--more]", "call a method with a JSON object, and print the answer") \
+        X(run, \
+          "VM --backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]…\n" \
+          "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--alias-policy=…] -- COMMAND…", \
+          "become a VMM that runs on memory from privmemd")
+
+#define VERB_DECLARE(name, usage, summary) int verb_##name(Session *s, const Verb *verb, char **arguments);
+VERBS(VERB_DECLARE)
+#undef VERB_DECLARE
+
+/* Sorts the arguments of a verb, of which least to most are no options. Returns EXIT_OK with ret->help set if
+ * help was asked for, and has been printed. */
+struct Arguments;
+struct Option;
+int verb_parse(Session *s, const Verb *verb, char **arguments, const struct Option *options, size_t least, size_t most,
+               struct Arguments *ret);
