@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "replay.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/backing.h"
+#include "core/registry.h"
+#include "core/vm.h"
+
+typedef struct Replay {
+        Registry *registry;
+        VM *vms[MODEL_VMS];
+        Backing *backings[MODEL_BACKINGS];
+        ino_t next_ino;
+        Model model;
+        ModelVerdict expected; /* large: one for all */
+        char *difference;
+        size_t difference_size;
+} Replay;
+
+size_t replay_decided[_RULE_MAX];
+
+__attribute__((format(printf, 2, 3))) static bool differs(Replay *replay, const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        vsnprintf(replay->difference, replay->difference_size, format, ap);
+        va_end(ap);
+        return false;
+}
+
+/* ---- objects ---- */
+
+static bool make_backing(Replay *replay, int index) {
+        const ModelBacking *model = &replay->model.backings[index];
+        char name[] = { 'b', (char) ('0' + index), '\0' };
+        BackingSpec spec = {
+                .name = name,
+                .kind = model->kind,
+                .size = model->size,
+                .page_size = MODEL_PAGE,
+                .dev = 1,
+                .ino = ++replay->next_ino,
+        };
+        int r;
+
+        r = backing_new(replay->vms[model->vm], &spec, &replay->backings[index]);
+        return r == 0 || differs(replay, "backing_new(): %d", r);
+}
+
+static bool make_vm(Replay *replay, int index) {
+        char name[] = { 'v', 'm', (char) ('0' + index), '\0' };
+        int r;
+
+        r = vm_new(replay->registry, &(VMSpec) { .name = name }, &replay->vms[index]);
+        if (r != 0)
+                return differs(replay, "vm_new(): %d", r);
+
+        for (int b = 0; b < MODEL_BACKINGS; b++)
+                if (replay->model.backings[b].vm == index && !make_backing(replay, b))
+                        return false;
+        return true;
+}
+
+static int index_of_vm(const Replay *replay, const VM *vm) {
+        for (int i = 0; i < MODEL_VMS; i++)
+                if (replay->vms[i] == vm)
+                        return i;
+        return MODEL_NONE;
+}
+
+static int index_of_backing(const Replay *replay, const Backing *backing) {
+        for (int i = 0; i < MODEL_BACKINGS; i++)
+                if (backing && replay->backings[i] == backing)
+                        return i;
+        return MODEL_NONE;
+}
+
+static SlotSpec spec_to_core(const Replay *replay, const ModelSpec *spec) {
+        return (SlotSpec) {
+                .id = spec->id,
+                .as_id = spec->as_id,
+                .flags = spec->flags,
+                .gpa = spec->gpa,
+                .size = spec->size,
+                .hva = spec->hva,
+                .backing = spec->backing == MODEL_NONE ? NULL : replay->backings[spec->backing],
+                .offset = spec->offset,
+                .guest_memfd = spec->guest_memfd == MODEL_NONE ? NULL : replay->backings[spec->guest_memfd],
+                .guest_memfd_offset = spec->guest_memfd_offset,
+        };
+}
+
+/* ---- comparing tables ---- */
+
+static bool same_spec(Replay *replay, const SlotSpec *is, const ModelSpec *model) {
+        SlotSpec want = spec_to_core(replay, model);
+
+        if (is->id == want.id && is->as_id == want.as_id && is->flags == want.flags && is->gpa == want.gpa &&
+            is->size == want.size && is->hva == want.hva && is->backing == want.backing && is->offset == want.offset &&
+            is->guest_memfd == want.guest_memfd && is->guest_memfd_offset == want.guest_memfd_offset)
+                return true;
+        return differs(replay, "the table has another slot than as %" PRIu32 " id %" PRIu32, want.as_id, want.id);
+}
+
+static bool same_table(Replay *replay, int vm) {
+        Slot *slot = slot_first(replay->vms[vm]);
+        size_t n = model_count(&replay->model, vm);
+
+        if (slot_count(replay->vms[vm]) != n)
+                return differs(replay, "VM %d has %zu slots, expected %zu", vm, slot_count(replay->vms[vm]), n);
+
+        for (size_t i = 0; i < replay->model.n_slots; i++) {
+                const ModelSlot *want = &replay->model.slots[i];
+
+                if (want->vm != vm)
+                        continue;
+                if (!slot)
+                        return differs(replay, "the walk over VM %d ends early", vm);
+                if (!same_spec(replay, &slot->spec, &want->spec))
+                        return false;
+                if (slot_find(replay->vms[vm], want->spec.as_id, want->spec.id) != slot)
+                        return differs(replay, "slot_find() does not find what the walk finds");
+                slot = slot_next(replay->vms[vm], slot->spec.as_id, slot->spec.id);
+        }
+
+        return !slot || differs(replay, "the walk over VM %d does not end", vm);
+}
+
+static bool same_state(Replay *replay) {
+        for (int vm = 0; vm < MODEL_VMS; vm++)
+                if (!same_table(replay, vm))
+                        return false;
+        for (int b = 0; b < MODEL_BACKINGS; b++) {
+                size_t n = model_count_showing(&replay->model, b);
+
+                if (replay->model.backings[b].exists && replay->backings[b]->n_slots != n)
+                        return differs(replay, "backing %d has n_slots %zu, expected %zu", b,
+                                       replay->backings[b]->n_slots, n);
+        }
+
+        return replay->registry->n_slots == replay->model.n_slots ||
+               differs(replay, "the registry has n_slots %zu, expected %zu", replay->registry->n_slots,
+                       replay->model.n_slots);
+}
+
+/* ---- comparing verdicts ---- */
+
+static int compare_u64(uint64_t a, uint64_t b) {
+        return a < b ? -1 : a > b;
+}
+
+static int compare_common(const void *a, const void *b) {
+        const ModelCommon *x = a, *y = b;
+        int r;
+
+        r = compare_u64(x->rule, y->rule);
+        if (r == 0)
+                r = compare_u64((uint64_t) x->vm << 32 | x->id, (uint64_t) y->vm << 32 | y->id);
+        if (r == 0)
+                r = compare_u64(x->as_id, y->as_id);
+        if (r == 0)
+                r = compare_u64(x->gpa, y->gpa);
+        if (r == 0)
+                r = compare_u64(x->requested_gpa, y->requested_gpa);
+        if (r == 0)
+                r = compare_u64((uint64_t) (x->backing + 1), (uint64_t) (y->backing + 1));
+        return r != 0 ? r : compare_u64(x->offset, y->offset);
+}
+
+static size_t sort_common(ModelCommon *common, size_t n) {
+        size_t kept = 0;
+
+        qsort(common, n, sizeof(ModelCommon), compare_common);
+        for (size_t i = 0; i < n; i++)
+                if (kept == 0 || compare_common(&common[kept - 1], &common[i]) != 0)
+                        common[kept++] = common[i];
+        return kept;
+}
+
+/* Makes one entry a page of the conflicts. Returns how many, or 0 if they are too many. */
+static size_t expand(const Replay *replay, const Verdict *verdict, ModelCommon *ret) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < verdict->n_conflicts; i++) {
+                const Conflict *c = &verdict->conflicts[i];
+
+                for (uint64_t at = 0; at < c->size; at += MODEL_PAGE) {
+                        if (n == MODEL_COMMON_MAX)
+                                return 0;
+                        ret[n++] = (ModelCommon) {
+                                .rule = c->rule,
+                                .vm = index_of_vm(replay, c->vm),
+                                .id = c->id,
+                                .as_id = c->as_id,
+                                .gpa = c->gpa + at,
+                                .requested_gpa = c->requested_gpa + at,
+                                .backing = index_of_backing(replay, c->backing),
+                                .offset = c->backing ? c->offset + at : c->offset,
+                        };
+                }
+        }
+
+        return n;
+}
+
+static bool same_conflicts(Replay *replay, const Verdict *verdict) {
+        static ModelCommon is[MODEL_COMMON_MAX];
+        ModelCommon *want = replay->expected.common;
+        size_t n_want = replay->expected.n_common, n_is = expand(replay, verdict, is);
+
+        if (verdict->n_conflicts == VERDICT_CONFLICTS_MAX)
+                return true;
+
+        n_is = sort_common(is, n_is);
+        n_want = sort_common(want, n_want);
+        if (n_is != n_want)
+                return differs(replay, "%zu pages in conflict, expected %zu", n_is, n_want);
+        for (size_t i = 0; i < n_is; i++)
+                if (compare_common(&is[i], &want[i]) != 0)
+                        return differs(replay, "rule %d at gpa 0x%" PRIx64 ", expected %d at 0x%" PRIx64, is[i].rule,
+                                       is[i].gpa, want[i].rule, want[i].gpa);
+        return true;
+}
+
+static bool conflicts_in_order(Replay *replay, const Verdict *verdict) {
+        for (size_t i = 0; i < verdict->n_conflicts; i++) {
+                if (i == 0 && verdict->conflicts[0].rule != verdict->rule)
+                        return differs(replay, "the first conflict is not of the verdict's rule");
+                if (i > 0 && model_outcome(verdict->conflicts[i].rule) > model_outcome(verdict->conflicts[i - 1].rule))
+                        return differs(replay, "a refused conflict comes after an allowed one");
+        }
+
+        return true;
+}
+
+static bool same_verdict(Replay *replay, const Verdict *is) {
+        const ModelVerdict *want = &replay->expected;
+
+        replay_decided[want->rule]++;
+        if (is->outcome != want->outcome || is->rule != want->rule || is->kernel_errno != want->kernel_errno)
+                return differs(replay, "outcome %d rule %d errno %d, expected outcome %d rule %d errno %d",
+                               is->outcome, is->rule, is->kernel_errno, want->outcome, want->rule, want->kernel_errno);
+        return conflicts_in_order(replay, is) && same_conflicts(replay, is);
+}
+
+/* ---- operations ---- */
+
+static ModelSpec resolve(const Replay *replay, const Operation *operation, size_t i) {
+        ModelSpec spec = operation->specs[i];
+        int live = model_find(&replay->model, operation->vm, spec.as_id, spec.id);
+        unsigned keep = operation->keep[i];
+
+        if (live != MODEL_NONE) {
+                const ModelSpec *old = &replay->model.slots[live].spec;
+
+                spec.gpa = keep & KEEP_GPA ? old->gpa : spec.gpa;
+                spec.size = keep & KEEP_SIZE ? old->size : spec.size;
+                spec.hva = keep & KEEP_HVA ? old->hva : spec.hva;
+                spec.flags = keep & KEEP_FLAGS ? old->flags : spec.flags;
+                spec.backing = keep & KEEP_BACKING ? old->backing : spec.backing;
+                spec.offset = keep & KEEP_BACKING ? old->offset : spec.offset;
+        }
+        if (spec.backing != MODEL_NONE && !replay->model.backings[spec.backing].exists)
+                spec.backing = MODEL_NONE;
+        if (spec.guest_memfd != MODEL_NONE && !replay->model.backings[spec.guest_memfd].exists)
+                spec.guest_memfd = MODEL_NONE;
+
+        return spec;
+}
+
+static bool run_set(Replay *replay, const Operation *operation) {
+        ModelSpec model = resolve(replay, operation, 0);
+        SlotSpec spec = spec_to_core(replay, &model);
+        Verdict verdict, kvm;
+        bool changed, same, kvm_accepts;
+        int r;
+
+        verdict_init(&kvm);
+        kvm_accepts = kvm_rules_accept(replay->vms[operation->vm], &spec, &kvm);
+        verdict_done(&kvm);
+
+        model_set(&replay->model, operation->vm, &model, &replay->expected);
+        verdict_init(&verdict);
+        r = slot_set(replay->vms[operation->vm], &spec, &verdict, &changed);
+        if (r != 0)
+                same = differs(replay, "slot_set(): %d", r);
+        else if (changed != replay->expected.changed)
+                same = differs(replay, "changed is %d, expected %d", changed, replay->expected.changed);
+        else if (kvm_accepts != (replay->expected.kernel_errno == 0))
+                same = differs(replay, "kvm_rules_accept() is %d", kvm_accepts);
+        else
+                same = same_verdict(replay, &verdict);
+        verdict_done(&verdict);
+        return same;
+}
+
+/* The specs of one batch are resolved before it, like those of a caller who has seen the table. */
+static bool run_many(Replay *replay, const Operation *operation) {
+        ModelSpec models[OPERATION_SPECS_MAX];
+        SlotSpec specs[OPERATION_SPECS_MAX];
+        Verdict verdicts[OPERATION_SPECS_MAX];
+        bool changed[OPERATION_SPECS_MAX], want_changed[OPERATION_SPECS_MAX];
+        bool apply = operation->kind == OPERATION_SET_MANY, accepted, want_accepted = true, same = true;
+        Model before = replay->model;
+        int r;
+
+        for (size_t i = 0; i < operation->n_specs; i++) {
+                models[i] = resolve(replay, operation, i);
+                specs[i] = spec_to_core(replay, &models[i]);
+                verdict_init(&verdicts[i]);
+        }
+
+        r = slot_set_many(replay->vms[operation->vm], specs, operation->n_specs, apply, verdicts, changed, &accepted);
+        if (r != 0)
+                same = differs(replay, "slot_set_many(): %d", r);
+
+        for (size_t i = 0; i < operation->n_specs && same; i++) {
+                model_set(&replay->model, operation->vm, &models[i], &replay->expected);
+                want_accepted = want_accepted && !replay->expected.denied;
+                want_changed[i] = replay->expected.changed;
+                same = same_verdict(replay, &verdicts[i]);
+        }
+        if (!apply || !want_accepted)
+                replay->model = before;
+        if (same && accepted != want_accepted)
+                same = differs(replay, "accepted is %d, expected %d", accepted, want_accepted);
+        for (size_t i = 0; i < operation->n_specs && same; i++)
+                if (changed[i] != (apply && want_accepted && want_changed[i]))
+                        same = differs(replay, "changed[%zu] is %d", i, changed[i]);
+
+        for (size_t i = 0; i < operation->n_specs; i++)
+                verdict_done(&verdicts[i]);
+        return same;
+}
+
+static bool run_share(Replay *replay, const Operation *operation) {
+        ModelBacking *model = &replay->model.backings[operation->backing];
+        Backing *backing = replay->backings[operation->backing];
+        VM *peer = replay->vms[operation->vm];
+
+        if (!model->exists || model->vm == operation->vm)
+                return true;
+
+        model->shared_with[operation->vm] = !model->shared_with[operation->vm];
+        if (!model->shared_with[operation->vm])
+                backing_unshare(backing, peer);
+        else if (backing_share(backing, peer) != 0)
+                return differs(replay, "backing_share()");
+        return backing_is_shared_with(backing, peer) == model->shared_with[operation->vm] ||
+               differs(replay, "backing_is_shared_with()");
+}
+
+/* VM 0 and VM 1 always attach to the same process. */
+static bool run_attach(Replay *replay, const Operation *operation) {
+        uint64_t mm = operation->vm < 2 ? 1 : 2;
+
+        replay->model.mm[operation->vm] = mm;
+        return vm_attach(replay->vms[operation->vm], mm) == 0 || differs(replay, "vm_attach()");
+}
+
+static bool run_release(Replay *replay, const Operation *operation) {
+        ModelBacking *model = &replay->model.backings[operation->backing];
+        bool in_use = model_count_showing(&replay->model, operation->backing) > 0;
+        int r;
+
+        if (!model->exists) {
+                model->exists = true;
+                return make_backing(replay, operation->backing);
+        }
+
+        r = backing_release(replay->backings[operation->backing]);
+        if (r != (in_use ? CORE_E_IN_USE : 0))
+                return differs(replay, "backing_release(): %d", r);
+        if (in_use)
+                return true;
+
+        replay->backings[operation->backing] = NULL;
+        model->exists = false;
+        memset(model->shared_with, 0, sizeof(model->shared_with));
+        return true;
+}
+
+static bool run_rebirth(Replay *replay, const Operation *operation) {
+        replay->vms[operation->vm] = vm_free(replay->vms[operation->vm]);
+        model_reset_vm(&replay->model, operation->vm);
+        return make_vm(replay, operation->vm);
+}
+
+static bool run_operation(Replay *replay, const Operation *operation) {
+        switch (operation->kind) {
+        case OPERATION_SET:
+                return run_set(replay, operation);
+        case OPERATION_SET_MANY:
+        case OPERATION_CHECK:
+                return run_many(replay, operation);
+        case OPERATION_SHARE:
+                return run_share(replay, operation);
+        case OPERATION_ATTACH:
+                return run_attach(replay, operation);
+        case OPERATION_DETACH:
+                vm_detach(replay->vms[operation->vm]);
+                model_detach(&replay->model, operation->vm);
+                return true;
+        case OPERATION_POLICY:
+                replay->model.observes[operation->vm] = !replay->model.observes[operation->vm];
+                replay->vms[operation->vm]->alias_policy = replay->model.observes[operation->vm] ?
+                                                                   ALIAS_POLICY_OBSERVE :
+                                                                   ALIAS_POLICY_ENFORCE;
+                return true;
+        case OPERATION_RELEASE:
+                return run_release(replay, operation);
+        case OPERATION_REBIRTH:
+                return run_rebirth(replay, operation);
+        default:
+                abort();
+        }
+}
+
+size_t replay_run(const Operation *operations, size_t n, char *difference, size_t difference_size) {
+        static Replay replay;
+        size_t i;
+        bool same;
+
+        memset(&replay, 0, sizeof(replay));
+        replay.difference = difference;
+        replay.difference_size = difference_size;
+        model_init(&replay.model);
+        if (registry_new(MODEL_PAGE, MODEL_MAX_GPA, &replay.registry) < 0)
+                abort();
+
+        same = true;
+        for (int vm = 0; vm < MODEL_VMS && same; vm++)
+                same = make_vm(&replay, vm);
+        for (i = 0; i < n && same; i++)
+                same = run_operation(&replay, &operations[i]) && same_state(&replay);
+
+        registry_free(replay.registry);
+        return same ? n : i - 1;
+}
