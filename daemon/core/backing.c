@@ -147,3 +147,10 @@ bool backing_is_shared_with(const Backing *backing, const VM *peer) {
 
         return false;
 }
+
+bool backing_is_shown_by_other(const Backing *backing) {
+        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
+                if (s->slot->vm != backing->vm)
+                        return true;
+        return false;
+}

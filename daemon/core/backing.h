@@ -80,3 +80,6 @@ int backing_share(Backing *backing, VM *peer);
 /* Takes it back, for slots that are set from now on. */
 void backing_unshare(Backing *backing, VM *peer);
 bool backing_is_shared_with(const Backing *backing, const VM *peer);
+
+/* Whether a slot of another VM than the owner shows it. */
+bool backing_is_shown_by_other(const Backing *backing);

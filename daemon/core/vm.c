@@ -69,7 +69,7 @@ static void return_shares(VM *vm) {
                         backing_unshare(backing, vm);
 }
 
-static void withdraw_slots(VM *vm) {
+void vm_withdraw_slots(VM *vm) {
         Slot *slot;
 
         while ((slot = slot_first(vm)))
@@ -83,7 +83,7 @@ VM *vm_free(VM *vm) {
                 return NULL;
 
         if (vm->slots)
-                withdraw_slots(vm);
+                vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings))) {
                 SlotShowing *showing;
 
@@ -138,7 +138,7 @@ int vm_attach(VM *vm, uint64_t mm_id) {
 }
 
 void vm_detach(VM *vm) {
-        withdraw_slots(vm);
+        vm_withdraw_slots(vm);
 
         if (vm->mm != vm->own_mm)
                 mm_unref(vm->registry, vm->mm);

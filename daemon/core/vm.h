@@ -77,6 +77,8 @@ int vm_attach(VM *vm, uint64_t mm_id);
 /* The VMM has exited: its slots are withdrawn, the state becomes VM_RETAINED whatever the exit policy, which the
  * caller applies. */
 void vm_detach(VM *vm);
+/* Forgets all slots of the VM, as vm_detach() does. */
+void vm_withdraw_slots(VM *vm);
 
 /* NULL if there is none. */
 Backing *vm_find_backing(VM *vm, const char *name);
