@@ -42,26 +42,27 @@ static int read_event(privmem *p, json_object *reply, struct privmem_event *ret)
         return 0;
 }
 
-int privmem_event_next(privmem *p, int timeout_msec, struct privmem_event *ret) {
+static int next_event(privmem *p, int timeout_msec, struct privmem_event *ret) {
         json_object *reply = NULL;
-        bool continues;
+        bool continues = false;
+        int r;
+
+        r = connection_next_reply(p, timeout_msec, &reply, &continues);
+        if (r < 0)
+                return r;
+        if (!continues)
+                return connection_break(p, -ECONNRESET, "privmemd ended the stream of events.");
+        return read_event(p, reply, ret);
+}
+
+int privmem_event_next(privmem *p, int timeout_msec, struct privmem_event *ret) {
         int r;
 
         if (!p->subscribed)
                 return error_set(&p->error, -EINVAL, "The connection is not subscribed to events.");
 
-        r = connection_next_reply(p, timeout_msec, &reply, &continues);
-        if (r < 0) {
-                /* An error reply ends the stream, and leaves the connection as it was before. */
-                if (r != -EAGAIN)
-                        p->subscribed = false;
-                return r;
-        }
-
-        r = read_event(p, reply, ret);
-        if (r < 0)
-                return r;
-        if (!continues)
-                return connection_break(p, -ECONNRESET, "privmemd ended the stream of events.");
-        return 0;
+        r = next_event(p, timeout_msec, ret);
+        if (r < 0 && r != -EAGAIN)
+                p->subscribed = false; /* after an error reply the connection is as it was before */
+        return r;
 }
