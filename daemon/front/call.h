@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One call on its way through a handler. Private to front/.
+ *
+ * A handler is int op_…(Call *call); it parses, refuses nonsense, looks up, changes, replies, in this order. By then
+ * the dispatcher has checked the number of fds and, for rows with VM_OWNER, that the VM exists and the caller may
+ * act on it. */
+
+#include "front/event.h"
+#include "front/front.h"
+
+typedef struct Stream Stream;
+
+struct Front {
+        Service *service;
+        Registry *registry;
+        sd_event *event;
+        sd_varlink_server *server;
+        EventLog *log;
+        sd_event_source *pump; /* post source; on while a stream has something to send */
+        TAILQ_HEAD(, Stream) streams;
+};
+
+typedef struct Call {
+        Front *front;
+        Service *service;
+        Registry *registry;
+        sd_varlink *link;
+        sd_json_variant *parameters;
+        bool more;
+        uid_t uid;    /* of the peer when it connected */
+        size_t n_fds; /* that came with the call */
+        VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER */
+} Call;
+
+#define OPERATION(method, handler, right, fds) int op_##handler(Call *call);
+#include "api/operations.def"
+#undef OPERATION
+
+bool call_may_see(const Call *call, const VM *vm);
+/* The fd at an index that a parameter gave; borrowed. API_E_WrongFds if there is none. */
+int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd);
+
+/* Each sends one message of a list: *ret is an object to reply with, *ret_last whether the list ends with it; no
+ * object means that there is nothing to send now. */
+typedef int (*StreamFill)(Stream *stream, sd_json_variant **ret, bool *ret_last);
+
+typedef char Cursor[NAME_LENGTH_MAX + 1];
+
+/* An answer in several messages. The cursor is the last thing sent, by name and number, so nothing that is
+ * unregistered meanwhile can be met again. */
+struct Stream {
+        Front *front;
+        sd_varlink *link; /* referenced once the handler has returned */
+        uid_t uid;
+        StreamFill fill;
+        bool subscriber;
+        Cursor only_vm;               /* "": all */
+        Cursor only_backing, of_vm;   /* "": all */
+        Cursor vm, backing;           /* "": at the beginning */
+        bool in_vm;                   /* as_id and id hold the last slot of vm that was sent */
+        uint32_t as_id, id;
+        bool greeted;                 /* a subscriber has had its first message */
+        uint64_t sequence;            /* of the last event that was sent or passed over */
+        TAILQ_ENTRY(Stream) streams;
+};
+
+bool stream_may_see(const Stream *stream, const VM *vm);
+/* Answers the call with the first message of the stream, and goes on with the others as the client takes them.
+ * Without more, an answer of several messages is the error ExpectedMore. */
+int stream_start(const Call *call, const Stream *stream);
+/* How many subscriptions uid has. */
+size_t stream_count_subscribers(Front *front, uid_t uid);
+void stream_wake(Front *front);
+void stream_forget_link(Front *front, sd_varlink *link);
+int stream_pump(sd_event_source *source, void *userdata);

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <string.h>
+#include <time.h>
+
+#include "core/cleanup.h"
+#include "front/event.h"
+#include "front/format.h"
+
+static const char *const kinds[] = {
+        [EVENT_SUBSCRIBED] = "subscribed",
+        [EVENT_GAP] = "gap",
+        [EVENT_VM_REGISTERED] = "vm_registered",
+        [EVENT_VM_ATTACHED] = "vm_attached",
+        [EVENT_VMM_EXITED] = "vmm_exited",
+        [EVENT_VM_UNREGISTERED] = "vm_unregistered",
+        [EVENT_BACKING_ALLOCATED] = "backing_allocated",
+        [EVENT_BACKING_ADOPTED] = "backing_adopted",
+        [EVENT_BACKING_PUNCHED] = "backing_punched",
+        [EVENT_BACKING_RELEASED] = "backing_released",
+        [EVENT_BACKING_GRANTED] = "backing_granted",
+        [EVENT_SLOT_SET] = "slot_set",
+        [EVENT_SLOT_DELETED] = "slot_deleted",
+        [EVENT_ALIAS_REPORTED] = "alias_reported",
+        [EVENT_SLOT_REFUSED] = "slot_refused",
+};
+_Static_assert(ELEMENTSOF(kinds) == _EVENT_KIND_MAX, "an EventKind has no word");
+
+typedef char Name[NAME_LENGTH_MAX + 1];
+
+typedef struct Record {
+        uint64_t timestamp; /* CLOCK_REALTIME, µs */
+        EventKind kind;
+        uid_t owner;
+        bool has_slot, has_peer, has_freed;
+        uid_t peer;
+        pid_t pid;
+        uint64_t freed;
+        const char *access;
+        sd_json_variant *verdict;
+        SlotView slot; /* its names point into the three below */
+        Name vm, backing;
+        Name slot_backing, slot_backing_vm, slot_guest_memfd;
+} Record;
+
+struct EventLog {
+        uint64_t newest;
+        Record *records; /* that of sequence s is at s % EVENTS_KEPT */
+};
+
+int event_log_new(EventLog **ret) {
+        _cleanup_free_ EventLog *log = NULL;
+
+        log = calloc(1, sizeof(*log));
+        if (!log)
+                return -ENOMEM;
+        /* Untouched pages of it cost nothing. */
+        log->records = calloc(EVENTS_KEPT, sizeof(*log->records));
+        if (!log->records)
+                return -ENOMEM;
+        *ret = TAKE_PTR(log);
+        return 0;
+}
+
+EventLog *event_log_free(EventLog *log) {
+        if (!log)
+                return NULL;
+        for (uint64_t i = 0; i < EVENTS_KEPT && i <= log->newest; i++)
+                sd_json_variant_unref(log->records[i].verdict);
+        free(log->records);
+        free(log);
+        return NULL;
+}
+
+static uint64_t now_usec(void) {
+        struct timespec ts;
+
+        clock_gettime(CLOCK_REALTIME, &ts);
+        return (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
+}
+
+static const char *copy_name(Name name, const char *from) {
+        if (!from)
+                return NULL;
+        memcpy(name, from, strlen(from) + 1);
+        return name;
+}
+
+static void copy_slot(Record *record, const Event *event) {
+        record->has_slot = event->slot != NULL;
+        if (!event->slot)
+                return;
+        record->slot = slot_view(event->vm, event->slot);
+        record->slot.backing = copy_name(record->slot_backing, record->slot.backing);
+        record->slot.backing_vm = copy_name(record->slot_backing_vm, record->slot.backing_vm);
+        record->slot.guest_memfd = copy_name(record->slot_guest_memfd, record->slot.guest_memfd);
+}
+
+void event_log_record(EventLog *log, const Event *event) {
+        Record *record = &log->records[++log->newest % EVENTS_KEPT];
+
+        record->verdict = sd_json_variant_unref(record->verdict);
+        record->timestamp = now_usec();
+        record->kind = event->kind;
+        record->owner = event->vm->owner;
+        record->has_peer = event->peer != NULL;
+        record->peer = event->peer ? *event->peer : 0;
+        record->has_freed = event->freed != NULL;
+        record->freed = event->freed ? *event->freed : 0;
+        record->pid = event->pid;
+        record->access = event->access;
+        copy_name(record->vm, event->vm->name);
+        record->backing[0] = 0;
+        if (event->backing)
+                copy_name(record->backing, event->backing->name);
+        copy_slot(record, event);
+        if (event->verdict && event->verdict->outcome != OUTCOME_OK &&
+            format_verdict(event->slot, event->verdict, EVENT_CONFLICTS_MAX, &record->verdict) < 0)
+                record->kind = EVENT_GAP;
+}
+
+uint64_t event_log_newest(const EventLog *log) {
+        return log->newest;
+}
+
+static int format_record(const Record *record, uint64_t sequence, sd_json_variant **ret) {
+        _cleanup_(sd_json_variant_unrefp) sd_json_variant *slot = NULL;
+        int r;
+
+        if (record->has_slot) {
+                r = format_slot(&record->slot, &slot);
+                if (r < 0)
+                        return r;
+        }
+        return sd_json_buildo(
+                ret,
+                SD_JSON_BUILD_PAIR_UNSIGNED("sequence", sequence),
+                SD_JSON_BUILD_PAIR_UNSIGNED("timestampUSec", record->timestamp),
+                SD_JSON_BUILD_PAIR_STRING("kind", kinds[record->kind]),
+                SD_JSON_BUILD_PAIR_CONDITION(record->vm[0] != 0, "vm", SD_JSON_BUILD_STRING(record->vm)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->backing[0] != 0, "backing", SD_JSON_BUILD_STRING(record->backing)),
+                SD_JSON_BUILD_PAIR_CONDITION(slot != NULL, "slot", SD_JSON_BUILD_VARIANT(slot)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->verdict != NULL, "verdict", SD_JSON_BUILD_VARIANT(record->verdict)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->access != NULL, "access", SD_JSON_BUILD_STRING(record->access)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->has_peer, "peerUID", SD_JSON_BUILD_UNSIGNED(record->peer)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->pid > 0, "pid", SD_JSON_BUILD_UNSIGNED((uint64_t) record->pid)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->has_freed, "freedBytes", SD_JSON_BUILD_UNSIGNED(record->freed)));
+}
+
+static int format_bare(EventKind kind, uint64_t sequence, sd_json_variant **ret) {
+        Record record = { .timestamp = now_usec(), .kind = kind };
+
+        return format_record(&record, sequence, ret);
+}
+
+int event_log_hello(const EventLog *log, uint64_t sequence, sd_json_variant **ret) {
+        (void) log;
+        return format_bare(EVENT_SUBSCRIBED, sequence, ret);
+}
+
+int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_variant **ret) {
+        uint64_t lost = log->newest > EVENTS_KEPT ? log->newest - EVENTS_KEPT : 0;
+        int r;
+
+        /* Too old, or from before a restart of privmemd. */
+        if (*sequence < lost || *sequence > log->newest) {
+                if (*sequence > log->newest)
+                        lost = log->newest;
+                r = format_bare(EVENT_GAP, lost, ret);
+                if (r < 0)
+                        return r;
+                *sequence = lost;
+                return 1;
+        }
+        while (*sequence < log->newest) {
+                const Record *record = &log->records[++*sequence % EVENTS_KEPT];
+
+                if (uid != 0 && uid != record->owner)
+                        continue;
+                r = format_record(record, *sequence, ret);
+                return r < 0 ? r : 1;
+        }
+        return 0;
+}

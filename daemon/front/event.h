@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What happened, kept for those who subscribe late: a ring of the newest EVENTS_KEPT events with sequence numbers
+ * that start at 1 and have no hole. An event is copied when it is recorded and becomes JSON only when somebody
+ * reads it, since most are never read. */
+
+#include <systemd/sd-json.h>
+
+#include "core/slot.h"
+#include "core/vm.h"
+
+#define EVENTS_KEPT 4096U
+/* A kept verdict lists at most this many conflicts. */
+#define EVENT_CONFLICTS_MAX 8U
+
+/* The order is that of the enum EventKind on the wire. */
+typedef enum EventKind {
+        EVENT_SUBSCRIBED,
+        EVENT_GAP,
+        EVENT_VM_REGISTERED,
+        EVENT_VM_ATTACHED,
+        EVENT_VMM_EXITED,
+        EVENT_VM_UNREGISTERED,
+        EVENT_BACKING_ALLOCATED,
+        EVENT_BACKING_ADOPTED,
+        EVENT_BACKING_PUNCHED,
+        EVENT_BACKING_RELEASED,
+        EVENT_BACKING_GRANTED,
+        EVENT_SLOT_SET,
+        EVENT_SLOT_DELETED,
+        EVENT_ALIAS_REPORTED,
+        EVENT_SLOT_REFUSED,
+        _EVENT_KIND_MAX,
+} EventKind;
+
+/* Borrowed; what does not apply is 0 or NULL. */
+typedef struct Event {
+        EventKind kind;
+        const VM *vm; /* never NULL */
+        const Backing *backing;
+        const SlotSpec *slot;
+        const Verdict *verdict; /* kept only if it refuses or allows something */
+        const char *access;     /* static */
+        const uid_t *peer;
+        pid_t pid;
+        const uint64_t *freed; /* bytes */
+} Event;
+
+typedef struct EventLog EventLog;
+
+int event_log_new(EventLog **ret);
+EventLog *event_log_free(EventLog *log);
+
+/* -ENOMEM leaves a hole that readers see as an event of kind gap; there is nothing else to be done about it. */
+void event_log_record(EventLog *log, const Event *event);
+/* The sequence number of the newest event, 0 if there was none. */
+uint64_t event_log_newest(const EventLog *log);
+/* The next event after *sequence that uid may see (root sees all), as an object of type Event, and sets *sequence to
+ * its number. Returns 1; 0 if there is none, with *sequence at the newest; negative errno. Events that have left the
+ * ring are answered by one of kind gap. */
+int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_variant **ret);
+/* An event without an object, of kind subscribed. */
+int event_log_hello(const EventLog *log, uint64_t sequence, sd_json_variant **ret);

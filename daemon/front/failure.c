@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <assert.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "api/interface.h"
+#include "core/cleanup.h"
+#include "front/failure.h"
+
+static const char *const error_id[_API_E_MAX] = {
+#define ERROR(name, errno_value, sentence) [API_E_##name] = PRIVMEMD_INTERFACE "." #name,
+#include "api/errors.def"
+#undef ERROR
+};
+
+int fail_no_such_vm(Failure *f, const char *vm) {
+        *f = (Failure){ .error = API_E_NoSuchVM, .object = vm };
+        return f->error;
+}
+
+int fail_no_such_backing(Failure *f, const char *vm, const char *backing) {
+        *f = (Failure){ .error = API_E_NoSuchBacking, .object = vm, .backing = backing };
+        return f->error;
+}
+
+int fail_not_permitted(Failure *f, const char *object, uid_t peer) {
+        *f = (Failure){ .error = API_E_NotPermitted, .object = object, .peer = peer };
+        return f->error;
+}
+
+int fail_name_conflict(Failure *f, const char *name, const char *field, const char *present, const char *requested) {
+        *f = (Failure){ .error = API_E_NameConflict, .object = name, .field = field };
+        snprintf(f->present, sizeof(f->present), "%s", present);
+        snprintf(f->requested, sizeof(f->requested), "%s", requested);
+        return f->error;
+}
+
+int fail_invalid_name(Failure *f, const char *field) {
+        *f = (Failure){ .error = API_E_InvalidName, .field = field };
+        return f->error;
+}
+
+int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t min, uint64_t max, uint64_t alignment) {
+        *f = (Failure){
+                .error = API_E_InvalidValue,
+                .field = field,
+                .value = value,
+                .minimum = min,
+                .maximum = max,
+                .alignment = alignment,
+        };
+        return f->error;
+}
+
+int fail_invalid_range(Failure *f, const Backing *backing, uint64_t offset, uint64_t size) {
+        *f = (Failure){
+                .error = API_E_InvalidRange,
+                .backing = backing->name,
+                .offset = offset,
+                .size = size,
+                .backing_size = backing->size,
+                .page_size = backing->page_size,
+        };
+        return f->error;
+}
+
+int fail_not_memory(Failure *f, const char *found) {
+        *f = (Failure){ .error = API_E_NotMemory, .field = found };
+        return f->error;
+}
+
+int fail_not_sealed(Failure *f, unsigned missing) {
+        *f = (Failure){ .error = API_E_NotSealed, .seals = missing };
+        return f->error;
+}
+
+int fail_no_capacity(Failure *f, uint64_t page_size, int node, uint64_t needed, uint64_t available) {
+        *f = (Failure){
+                .error = API_E_NoCapacity,
+                .page_size = page_size,
+                .node = node,
+                .needed = needed,
+                .available = available,
+        };
+        return f->error;
+}
+
+int fail_limit(Failure *f, const char *limit, uint64_t maximum) {
+        *f = (Failure){ .error = API_E_LimitExceeded, .field = limit, .maximum = maximum };
+        return f->error;
+}
+
+int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid) {
+        *f = (Failure){
+                .error = API_E_BackingInUse,
+                .object = backing->vm->name,
+                .backing = backing->name,
+                .slots = backing->n_slots,
+                .pid = pid,
+        };
+        return f->error;
+}
+
+int fail_vm_in_use(Failure *f, const char *vm, pid_t pid) {
+        *f = (Failure){ .error = API_E_VMInUse, .object = vm, .pid = pid };
+        return f->error;
+}
+
+int fail_not_supported(Failure *f, const char *feature) {
+        *f = (Failure){ .error = API_E_NotSupported, .field = feature };
+        return f->error;
+}
+
+int fail_host(Failure *f, const char *operation, int errnum) {
+        *f = (Failure){ .error = API_E_HostFailure, .field = operation, .errnum = errnum < 0 ? -errnum : errnum };
+        return f->error;
+}
+
+/* Control characters and all that is not ASCII become '?', and a long text is cut: it goes to terminals and logs. */
+static const char *safe(const char *text, char buffer[static 80]) {
+        size_t n = strnlen(text ?: "", 77);
+
+        for (size_t i = 0; i < n; i++)
+                buffer[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+        strcpy(buffer + n, text && text[n] ? "…" : "");
+        return buffer;
+}
+
+#define STRING(name, value) SD_JSON_BUILD_PAIR_STRING(name, value)
+#define UNSIGNED(name, value) SD_JSON_BUILD_PAIR_UNSIGNED(name, value)
+#define GIVEN(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_UNSIGNED(value))
+
+/* Sends the error with its message and fields. */
+#define SEND(link, f, fmt_and_args, ...)                                                                             \
+        ({                                                                                                           \
+                _cleanup_free_ char *_message = format fmt_and_args;                                                 \
+                _message ? sd_varlink_errorbo((link), error_id[(f)->error], STRING("message", _message),            \
+                                              __VA_ARGS__)                                                           \
+                         : sd_varlink_error_errno((link), -ENOMEM);                                                  \
+        })
+
+__attribute__((format(printf, 1, 2))) static char *format(const char *fmt, ...) {
+        char *text;
+        va_list ap;
+
+        va_start(ap, fmt);
+        if (vasprintf(&text, fmt, ap) < 0)
+                text = NULL;
+        va_end(ap);
+        return text;
+}
+
+static int reply_invalid_value(sd_varlink *link, const Failure *f) {
+        char wanted[160] = "";
+
+        if (f->alignment > 0)
+                snprintf(wanted, sizeof(wanted), " and a multiple of %" PRIu64, f->alignment);
+        return SEND(link, f,
+                    ("%s is %" PRIu64 "; it must be %" PRIu64 " to %" PRIu64 "%s.", f->field, f->value, f->minimum,
+                     f->maximum, wanted),
+                    STRING("field", f->field), UNSIGNED("value", f->value), UNSIGNED("minimum", f->minimum),
+                    UNSIGNED("maximum", f->maximum), GIVEN(f->alignment > 0, "alignment", f->alignment));
+}
+
+static int reply_no_capacity(sd_varlink *link, const Failure *f) {
+        char node[32] = "the host";
+
+        if (f->node >= 0)
+                snprintf(node, sizeof(node), "NUMA node %d", f->node);
+        return SEND(link, f,
+                    ("The pool of %" PRIu64 "-byte pages of %s has %" PRIu64 " bytes available, but %" PRIu64
+                     " are needed. Enlarge the pool or ask for less.",
+                     f->page_size, node, f->available, f->needed),
+                    UNSIGNED("pageSize", f->page_size), GIVEN(f->node >= 0, "node", (uint64_t) f->node),
+                    UNSIGNED("needed", f->needed), UNSIGNED("available", f->available));
+}
+
+static int reply_backing_in_use(sd_varlink *link, const Failure *f) {
+        if (f->pid > 0)
+                return SEND(link, f,
+                            ("Backing %s of VM %s is still mapped by its VMM, process %d. Unmap it or stop the VMM first.",
+                             f->backing, f->object, (int) f->pid),
+                            STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
+                            UNSIGNED("pid", (uint64_t) f->pid));
+        return SEND(link, f,
+                    ("Backing %s of VM %s is still shown by %zu slots. Delete them first.", f->backing, f->object,
+                     f->slots),
+                    STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots));
+}
+
+static int reply_not_sealed(sd_varlink *link, const Failure *f) {
+        char *missing[3] = {};
+        size_t n = 0;
+
+        if (f->seals & F_SEAL_SHRINK)
+                missing[n++] = (char *) "shrink";
+        if (f->seals & F_SEAL_GROW)
+                missing[n++] = (char *) "grow";
+        return SEND(link, f,
+                    ("The memfd can still change its size: add the seals F_SEAL_SHRINK and F_SEAL_GROW and donate it again."),
+                    SD_JSON_BUILD_PAIR_STRV("missing", missing));
+}
+
+/* The errors that say which object is missing, taken or in the way. */
+static int reply_about_object(sd_varlink *link, const Failure *f) {
+        char a[80], b[80];
+
+        switch (f->error) {
+        case API_E_NoSuchVM:
+                return SEND(link, f, ("There is no VM %s. Register it first.", safe(f->object, a)),
+                            STRING("vm", safe(f->object, a)));
+        case API_E_NoSuchBacking:
+                return SEND(link, f,
+                            ("VM %s has no backing %s. Allocate or adopt it first.", f->object, safe(f->backing, b)),
+                            STRING("vm", f->object), STRING("backing", safe(f->backing, b)));
+        case API_E_NotPermitted:
+                return SEND(link, f,
+                            ("uid %u may not do this to %s: only its owner and root may.", (unsigned) f->peer,
+                             safe(f->object, a)),
+                            STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
+        case API_E_NameConflict:
+                return SEND(link, f,
+                            ("%s is there already, with %s %s where %s was asked for. Use another name, or release it first.",
+                             f->object, f->field, f->present, f->requested),
+                            STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
+                            STRING("requested", f->requested));
+        case API_E_BackingInUse:
+                return reply_backing_in_use(link, f);
+        case API_E_VMInUse:
+                return SEND(link, f,
+                            ("A living VMM, process %d, is attached to VM %s. Stop it first.", (int) f->pid, f->object),
+                            STRING("vm", f->object), UNSIGNED("pid", (uint64_t) f->pid));
+        default:
+                return 0;
+        }
+}
+
+/* The errors that say what is wrong with a parameter or a donated fd. */
+static int reply_about_input(sd_varlink *link, const Failure *f) {
+        switch (f->error) {
+        case API_E_InvalidName:
+                if (strcmp(f->field, "uuid") == 0)
+                        return SEND(link, f, ("uuid must be 32 hexadecimal digits, with hyphens as usual or without."),
+                                    STRING("field", f->field));
+                return SEND(link, f,
+                            ("%s must be 1 to %u characters from A-Z a-z 0-9 . _ : - and start with a letter or a digit.",
+                             f->field, NAME_LENGTH_MAX),
+                            STRING("field", f->field));
+        case API_E_InvalidValue:
+                return reply_invalid_value(link, f);
+        case API_E_InvalidRange:
+                return SEND(link, f,
+                            ("Range 0x%" PRIx64 "+0x%" PRIx64 " does not lie inside backing %s of %" PRIu64
+                             " bytes, or is empty or not a multiple of its page size %" PRIu64 ".",
+                             f->offset, f->size, f->backing, f->backing_size, f->page_size),
+                            STRING("backing", f->backing), UNSIGNED("offset", f->offset), UNSIGNED("size", f->size),
+                            UNSIGNED("backingSize", f->backing_size));
+        case API_E_WrongFds:
+                return SEND(link, f,
+                            ("The call carried %" PRIu64 " file descriptors; it takes %s%" PRIu64
+                             ", and an index must name one of them.",
+                             f->value, f->minimum == f->maximum ? "" : "at most ", f->maximum),
+                            UNSIGNED("received", f->value), UNSIGNED("expected", f->maximum));
+        case API_E_NotMemory:
+                return SEND(link, f,
+                            ("The file descriptor is a %s; only a memfd, hugetlb memfd or guest_memfd that fits the request can be adopted.",
+                             f->field),
+                            STRING("found", f->field));
+        case API_E_NotSealed:
+                return reply_not_sealed(link, f);
+        default:
+                return 0;
+        }
+}
+
+/* The errors that say what the host lacks. */
+static int reply_about_host(sd_varlink *link, const Failure *f) {
+        switch (f->error) {
+        case API_E_NoCapacity:
+                return reply_no_capacity(link, f);
+        case API_E_LimitExceeded:
+                return SEND(link, f,
+                            ("The limit %s of %" PRIu64 " is reached. Release something first.", f->field, f->maximum),
+                            STRING("limit", f->field), UNSIGNED("maximum", f->maximum));
+        case API_E_NotSupported:
+                return SEND(link, f, ("Not possible here: %s.", f->field), STRING("feature", f->field));
+        case API_E_HostFailure:
+                return SEND(link, f, ("The kernel refused %s: %s.", f->field, strerror(f->errnum)),
+                            STRING("operation", f->field), SD_JSON_BUILD_PAIR_INTEGER("errno", f->errnum),
+                            STRING("errnoName", strerrorname_np(f->errnum) ?: "unknown"));
+        default:
+                return 0;
+        }
+}
+
+int failure_reply(sd_varlink *link, int r, const Failure *f) {
+        int sent;
+
+        if (r < 0)
+                return sd_varlink_error_errno(link, r);
+        assert(f->error != API_E_NONE && (int) f->error == r);
+        sent = reply_about_object(link, f);
+        if (sent == 0)
+                sent = reply_about_input(link, f);
+        if (sent == 0)
+                sent = reply_about_host(link, f);
+        assert(sent != 0);
+        return sent;
+}

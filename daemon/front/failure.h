@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A typed error of the API on its way to the caller: which one, and the numbers and objects that explain it.
+ * errors.def lists them; failure_reply() writes the sentence and the fields. */
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-varlink.h>
+
+#include "core/slot.h"
+#include "core/vm.h"
+
+typedef enum ApiError {
+        API_E_NONE,
+#define ERROR(name, errno_value, sentence) API_E_##name,
+#include "api/errors.def"
+#undef ERROR
+        _API_E_MAX,
+} ApiError;
+
+/* What an error carries; each constructor below sets what its error needs. Strings are borrowed from the caller's
+ * parameters, from static storage or from objects that live until the reply is written. */
+typedef struct Failure {
+        ApiError error;
+        const char *object;  /* the VM, or what a permission is about */
+        const char *backing;
+        const char *field;   /* a parameter, a limit, a feature, an operation, what was found */
+        char present[40]; /* NameConflict */
+        char requested[40];
+        uint64_t value, minimum, maximum, alignment; /* InvalidValue; UINT64_MAX: not given (minimum: 0) */
+        uint64_t offset, size, backing_size;
+        uint64_t needed, available, page_size;
+        int node;
+        size_t slots;
+        pid_t pid;
+        uid_t peer;
+        unsigned seals; /* NotSealed: those that are missing */
+        int errnum;     /* HostFailure: positive */
+} Failure;
+
+/* Each returns API_E_…, positive, for "return fail_…()". */
+int fail_no_such_vm(Failure *f, const char *vm);
+int fail_no_such_backing(Failure *f, const char *vm, const char *backing);
+int fail_not_permitted(Failure *f, const char *object, uid_t peer);
+int fail_name_conflict(Failure *f, const char *name, const char *field, const char *present, const char *requested);
+int fail_invalid_name(Failure *f, const char *field);
+/* alignment 0: none. */
+int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t min, uint64_t max, uint64_t alignment);
+int fail_invalid_range(Failure *f, const Backing *backing, uint64_t offset, uint64_t size);
+int fail_not_memory(Failure *f, const char *found);
+int fail_not_sealed(Failure *f, unsigned missing);
+int fail_no_capacity(Failure *f, uint64_t page_size, int node, uint64_t needed, uint64_t available);
+int fail_limit(Failure *f, const char *limit, uint64_t maximum);
+int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid);
+int fail_vm_in_use(Failure *f, const char *vm, pid_t pid);
+int fail_not_supported(Failure *f, const char *feature);
+/* errnum may be negative, as a return value is. */
+int fail_host(Failure *f, const char *operation, int errnum);
+
+/* Sends the error. r is what an operation returned: API_E_… with f filled, or a negative errno, which becomes
+ * io.systemd.System. Returns what sd_varlink_error() does. */
+int failure_reply(sd_varlink *link, int r, const Failure *f);

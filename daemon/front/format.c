@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/utsname.h>
+
+#include "core/cleanup.h"
+#include "front/format.h"
+#include "front/front.h"
+#include "front/words.h"
+
+#define STRING(name, value) SD_JSON_BUILD_PAIR_STRING(name, value)
+#define UNSIGNED(name, value) SD_JSON_BUILD_PAIR_UNSIGNED(name, value)
+#define BOOLEAN(name, value) SD_JSON_BUILD_PAIR_BOOLEAN(name, value)
+#define STRING_IF(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_STRING(value))
+#define UNSIGNED_IF(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_UNSIGNED(value))
+#define VARIANT_IF(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_VARIANT(value))
+
+#define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
+
+SlotView slot_view(const VM *vm, const SlotSpec *spec) {
+        return (SlotView){
+                .id = spec->id,
+                .as_id = spec->as_id,
+                .flags = spec->flags,
+                .gpa = spec->gpa,
+                .size = spec->size,
+                .hva = spec->hva,
+                .offset = spec->offset,
+                .guest_memfd_offset = spec->guest_memfd_offset,
+                .backing = spec->backing ? spec->backing->name : NULL,
+                .backing_vm = spec->backing && spec->backing->vm != vm ? spec->backing->vm->name : NULL,
+                .guest_memfd = spec->guest_memfd ? spec->guest_memfd->name : NULL,
+        };
+}
+
+static uint64_t vm_resident(Service *service, VM *vm) {
+        Backing *backing;
+        uint64_t sum = 0;
+
+        TAILQ_FOREACH(backing, &vm->backings, backings)
+                sum += service_resident(service, backing);
+        return sum;
+}
+
+int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
+        sd_id128_t uuid;
+        pid_t pid = service_vmm_pid(vm);
+
+        for (size_t i = 0; i < sizeof(uuid.bytes); i++)
+                uuid.bytes[i] = vm->uuid[i];
+        return sd_json_buildo(
+                ret,
+                STRING("name", vm->name),
+                SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
+                UNSIGNED("ownerUID", vm->owner),
+                STRING("state", vm_state_word(vm->state)),
+                STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
+                STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
+                UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                UNSIGNED("backings", vm->n_backings),
+                UNSIGNED("slots", slot_count(vm)),
+                UNSIGNED("promisedBytes", vm->promised_bytes),
+                UNSIGNED("residentBytes", vm_resident(service, vm)));
+}
+
+static int format_seals(unsigned seals, sd_json_variant **ret) {
+        static const struct {
+                unsigned seal;
+                const char *word;
+        } words[] = {
+                { F_SEAL_SEAL, "seal" },   { F_SEAL_SHRINK, "shrink" },
+                { F_SEAL_GROW, "grow" },   { F_SEAL_WRITE, "write" },
+                { F_SEAL_FUTURE_WRITE, "future_write" }, { 0x20 /* F_SEAL_EXEC, Linux 6.3 */, "exec" },
+        };
+        char *list[ELEMENTSOF(words) + 1] = {};
+        size_t n = 0;
+
+        for (size_t i = 0; i < ELEMENTSOF(words); i++)
+                if (seals & words[i].seal)
+                        list[n++] = (char *) words[i].word;
+        return sd_json_build(ret, SD_JSON_BUILD_STRV(list));
+}
+
+static int format_bits(uint64_t bits, sd_json_variant **ret) {
+        int r;
+
+        for (uint64_t i = 0; i < 64; i++)
+                if (bits & (UINT64_C(1) << i)) {
+                        r = sd_json_variant_append_arrayb(ret, SD_JSON_BUILD_UNSIGNED(i));
+                        if (r < 0)
+                                return r;
+                }
+        return 0;
+}
+
+static int format_backing_with(const Backing *backing, uint64_t resident, sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL;
+        int r;
+
+        r = format_seals(service_seals(backing), &seals);
+        if (r >= 0)
+                r = format_bits(backing->numa_nodes, &nodes);
+        if (r < 0)
+                return r;
+        return sd_json_buildo(
+                ret,
+                STRING("vm", backing->vm->name),
+                STRING("name", backing->name),
+                STRING("kind", backing_kind_word(backing->kind)),
+                STRING("origin", backing_origin_word(backing->origin)),
+                UNSIGNED("size", backing->size),
+                UNSIGNED("pageSize", backing->page_size),
+                UNSIGNED("device", backing->dev),
+                UNSIGNED("inode", backing->ino),
+                SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
+                STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy", numa_policy_word(backing->numa_policy)),
+                VARIANT_IF(nodes != NULL, "numaNodes", nodes),
+                UNSIGNED("residentBytes", resident),
+                UNSIGNED("slots", backing->n_slots));
+}
+
+int format_backing(Service *service, const Backing *backing, sd_json_variant **ret) {
+        return format_backing_with(backing, service_resident(service, backing), ret);
+}
+
+int format_new_backing(const Backing *backing, sd_json_variant **ret) {
+        return format_backing_with(backing, 0, ret);
+}
+
+static int format_flags(uint32_t flags, sd_json_variant **ret) {
+        char *list[4] = {};
+        size_t n = 0;
+
+        if (flags == 0)
+                return 0;
+        if (flags & SLOT_LOG_DIRTY_PAGES)
+                list[n++] = (char *) "log_dirty_pages";
+        if (flags & SLOT_READONLY)
+                list[n++] = (char *) "readonly";
+        if (flags & SLOT_GUEST_MEMFD)
+                list[n++] = (char *) "guest_memfd";
+        return sd_json_build(ret, SD_JSON_BUILD_STRV(list));
+}
+
+int format_slot(const SlotView *view, sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *flags = NULL;
+        int r;
+
+        r = format_flags(view->flags, &flags);
+        if (r < 0)
+                return r;
+        return sd_json_buildo(
+                ret,
+                UNSIGNED("slotId", view->id),
+                UNSIGNED("addressSpace", view->as_id),
+                VARIANT_IF(flags != NULL, "flags", flags),
+                UNSIGNED("guestPhysAddr", view->gpa),
+                UNSIGNED("memorySize", view->size),
+                UNSIGNED("userspaceAddr", view->hva),
+                STRING_IF(view->backing != NULL, "backing", view->backing),
+                STRING_IF(view->backing_vm != NULL, "backingVM", view->backing_vm),
+                UNSIGNED_IF(view->backing != NULL, "backingOffset", view->offset),
+                STRING_IF(view->guest_memfd != NULL, "guestMemfd", view->guest_memfd),
+                UNSIGNED_IF(view->guest_memfd != NULL, "guestMemfdOffset", view->guest_memfd_offset));
+}
+
+static int format_conflict(const Conflict *c, sd_json_variant **ret) {
+        const Backing *backing = c->backing;
+
+        return sd_json_buildo(
+                ret,
+                STRING("rule", slot_rule_word(c->rule)),
+                STRING("vm", c->vm->name),
+                UNSIGNED("slotId", c->id),
+                UNSIGNED("addressSpace", c->as_id),
+                UNSIGNED("guestPhysAddr", c->gpa),
+                UNSIGNED("requestedGuestPhysAddr", c->requested_gpa),
+                UNSIGNED("size", c->size),
+                STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
+                STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
+                UNSIGNED_IF(backing != NULL, "backingOffset", c->offset));
+}
+
+/* "slot 3: the same memory would …: range 0xa0000+0x20000 of ram0 is already at guest address 0x0 in slot 0 of web1" */
+static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
+        const Conflict *c = v->conflicts;
+        char memory[160], *text;
+        int r;
+
+        if (v->n_conflicts == 0) {
+                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s.", spec->id, spec->gpa,
+                             slot_rule_sentence(v->rule));
+                return r < 0 ? NULL : text;
+        }
+        if (c->backing)
+                snprintf(memory, sizeof(memory), "range 0x%" PRIx64 "+0x%" PRIx64 " of %s", c->offset, c->size,
+                         c->backing->name);
+        else
+                snprintf(memory, sizeof(memory), "0x%" PRIx64 " bytes", c->size);
+        r = asprintf(&text,
+                     "Slot %" PRIu32 " at guest address 0x%" PRIx64
+                     ": %s: %s that it would show at 0x%" PRIx64 " is already at guest address 0x%" PRIx64
+                     " in slot %" PRIu32 " of VM %s%s.",
+                     spec->id, spec->gpa, slot_rule_sentence(v->rule), memory, c->requested_gpa, c->gpa, c->id,
+                     c->vm->name, v->n_conflicts > 1 ? ", and more" : "");
+        return r < 0 ? NULL : text;
+}
+
+int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *conflicts = NULL;
+        _cleanup_free_ char *reason = NULL;
+        int r;
+
+        for (size_t i = 0; i < v->n_conflicts && i < max_conflicts; i++) {
+                _cleanup_json_ sd_json_variant *conflict = NULL;
+
+                r = format_conflict(&v->conflicts[i], &conflict);
+                if (r >= 0)
+                        r = sd_json_variant_append_array(&conflicts, conflict);
+                if (r < 0)
+                        return r;
+        }
+        if (v->rule != RULE_NONE) {
+                reason = verdict_reason(spec, v);
+                if (!reason)
+                        return -ENOMEM;
+        }
+        return sd_json_buildo(
+                ret,
+                STRING("outcome", outcome_word(v->outcome)),
+                STRING_IF(v->rule != RULE_NONE, "rule", slot_rule_word(v->rule)),
+                STRING_IF(reason != NULL, "reason", reason),
+                UNSIGNED("kernelErrno", (uint64_t) v->kernel_errno),
+                SD_JSON_BUILD_PAIR_CONDITION(conflicts != NULL, "conflicts", SD_JSON_BUILD_VARIANT(conflicts)),
+                SD_JSON_BUILD_PAIR_CONDITION(conflicts == NULL, "conflicts", SD_JSON_BUILD_EMPTY_ARRAY));
+}
+
+static int format_pools(const HostReport *report, sd_json_variant **ret_pools, sd_json_variant **ret_sizes) {
+        int r;
+
+        r = sd_json_build(ret_pools, SD_JSON_BUILD_EMPTY_ARRAY);
+        if (r >= 0)
+                r = sd_json_build(ret_sizes, SD_JSON_BUILD_EMPTY_ARRAY);
+        for (size_t i = 0; r >= 0 && i < report->n_pools; i++) {
+                const PoolReport *p = &report->pools[i];
+
+                r = sd_json_variant_append_arraybo(
+                        ret_pools,
+                        UNSIGNED("pageSize", p->page_size),
+                        UNSIGNED_IF(p->node >= 0, "node", (uint64_t) p->node),
+                        UNSIGNED("total", p->total),
+                        UNSIGNED("free", p->free),
+                        UNSIGNED_IF(p->node < 0, "reserved", p->reserved));
+                if (r >= 0 && p->node < 0)
+                        r = sd_json_variant_append_arrayb(ret_sizes, SD_JSON_BUILD_UNSIGNED(p->page_size));
+        }
+        return r;
+}
+
+static uint64_t host_resident(Service *service) {
+        uint64_t sum = 0;
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &service_registry(service)->vms, vms)
+                sum += vm_resident(service, vm);
+        return sum;
+}
+
+int format_host(Service *service, sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *pools = NULL, *sizes = NULL, *features = NULL, *limits = NULL;
+        const Registry *registry = service_registry(service);
+        HostReport report = {};
+        struct utsname uts;
+        int r;
+
+        if (uname(&uts) < 0)
+                return -errno;
+        r = service_host_report(service, &report);
+        if (r < 0)
+                return r;
+        r = format_pools(&report, &pools, &sizes);
+        free(report.pools);
+        if (r < 0)
+                return r;
+        r = sd_json_buildo(
+                &features,
+                BOOLEAN("kvm", report.kvm),
+                BOOLEAN("guestMemfd", report.guest_memfd),
+                UNSIGNED("guestMemfdFlags", report.guest_memfd_flags),
+                BOOLEAN("cachestat", report.cachestat),
+                BOOLEAN("noexecSeal", report.noexec_seal),
+                SD_JSON_BUILD_PAIR_VARIANT("hugePageSizes", sizes));
+        if (r < 0)
+                return r;
+        r = sd_json_buildo(
+                &limits,
+                UNSIGNED("vmsPerUID", VMS_PER_UID_MAX),
+                UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
+                UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
+                UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX),
+                UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
+                UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
+                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
+        if (r < 0)
+                return r;
+        return sd_json_buildo(
+                ret,
+                STRING("version", PRIVMEMD_VERSION),
+                STRING("kernelRelease", uts.release),
+                UNSIGNED("pageSize", (uint64_t) sysconf(_SC_PAGESIZE)),
+                SD_JSON_BUILD_PAIR_VARIANT("features", features),
+                SD_JSON_BUILD_PAIR_VARIANT("hugePagePools", pools),
+                SD_JSON_BUILD_PAIR_VARIANT("limits", limits),
+                UNSIGNED("vms", registry->n_vms),
+                UNSIGNED("backings", registry->n_backings),
+                UNSIGNED("slots", registry->n_slots),
+                UNSIGNED("promisedBytes", registry->promised_bytes),
+                UNSIGNED("residentBytes", host_resident(service)));
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Objects of the core as objects of the wire. Each function makes *ret, which the caller unrefs, and returns 0 or a
+ * negative errno. */
+
+#include <systemd/sd-json.h>
+
+#include "core/slot.h"
+#include "core/vm.h"
+#include "front/service.h"
+
+/* A slot with names in place of backings. */
+typedef struct SlotView {
+        uint32_t id, as_id, flags;
+        uint64_t gpa, size, hva, offset, guest_memfd_offset;
+        const char *backing;     /* NULL: none */
+        const char *backing_vm;  /* NULL: the slot's own VM */
+        const char *guest_memfd; /* NULL: none */
+} SlotView;
+
+/* Borrows the names. */
+SlotView slot_view(const VM *vm, const SlotSpec *spec);
+
+int format_vm(Service *service, VM *vm, sd_json_variant **ret);
+int format_backing(Service *service, const Backing *backing, sd_json_variant **ret);
+/* The same for a backing that was created a moment ago and has no page yet. */
+int format_new_backing(const Backing *backing, sd_json_variant **ret);
+int format_slot(const SlotView *view, sd_json_variant **ret);
+/* spec: the slot that was asked for. At most max_conflicts of the conflicts are listed. */
+int format_verdict(const SlotSpec *spec, const Verdict *verdict, size_t max_conflicts, sd_json_variant **ret);
+int format_host(Service *service, sd_json_variant **ret);

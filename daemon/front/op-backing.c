@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* AllocateBacking, AdoptBacking, OpenBacking, ReleaseBacking, PunchBacking. */
+
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/range.h"
+#include "front/call.h"
+#include "front/format.h"
+#include "front/words.h"
+
+#define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
+
+#define HUGE_PAGE_DEFAULT (UINT64_C(2) << 20)
+
+static uint64_t host_page_size(void) {
+        return (uint64_t) sysconf(_SC_PAGESIZE);
+}
+
+typedef struct AllocateParameters {
+        const char *vm, *name, *kind, *numa_policy;
+        uint64_t size, page_size;
+        sd_json_variant *numa_nodes;
+} AllocateParameters;
+
+static int parse_numa(const AllocateParameters *p, BackingSpec *spec, Failure *f) {
+        size_t n = p->numa_nodes ? sd_json_variant_elements(p->numa_nodes) : 0;
+
+        spec->numa_policy = (NumaPolicy) numa_policy_of(p->numa_policy, NUMA_POLICY_NONE);
+        if ((spec->numa_policy == NUMA_POLICY_NONE) != (n == 0))
+                return fail_invalid_value(f, "number of numaNodes", n, spec->numa_policy == NUMA_POLICY_NONE ? 0 : 1,
+                                          spec->numa_policy == NUMA_POLICY_NONE ? 0 : NUMA_NODES_MAX, 0);
+        if (spec->numa_policy == NUMA_POLICY_PREFERRED && n != 1)
+                return fail_invalid_value(f, "number of numaNodes", n, 1, 1, 0);
+        for (size_t i = 0; i < n; i++) {
+                uint64_t node = sd_json_variant_unsigned(sd_json_variant_by_index(p->numa_nodes, i));
+
+                /* A negative number reads as 0 here, but says so. */
+                if (node >= NUMA_NODES_MAX ||
+                    !sd_json_variant_is_unsigned(sd_json_variant_by_index(p->numa_nodes, i)))
+                        return fail_invalid_value(f, "numaNodes", node, 0, NUMA_NODES_MAX - 1, 0);
+                spec->numa_nodes |= UINT64_C(1) << node;
+        }
+        return 0;
+}
+
+static int parse_allocate(const AllocateParameters *p, BackingSpec *ret, Failure *f) {
+        uint64_t page = host_page_size();
+        BackingSpec spec = { .name = p->name, .origin = BACKING_ALLOCATED, .size = p->size };
+
+        if (!name_is_valid(p->name))
+                return fail_invalid_name(f, "name");
+        spec.kind = (BackingKind) backing_kind_of(p->kind, p->page_size > page ? BACKING_HUGETLB : BACKING_MEMFD);
+        if (spec.kind == BACKING_GUEST_MEMFD)
+                return fail_not_supported(f, "only a VMM can create a guest_memfd; create it there and adopt it");
+        spec.page_size = p->page_size ?: spec.kind == BACKING_HUGETLB ? HUGE_PAGE_DEFAULT : page;
+        if ((spec.page_size & (spec.page_size - 1)) != 0 || (spec.kind == BACKING_MEMFD && spec.page_size != page) ||
+            (spec.kind == BACKING_HUGETLB && spec.page_size <= page))
+                return fail_invalid_value(f, "pageSize", spec.page_size, page,
+                                          spec.kind == BACKING_MEMFD ? page : UINT64_C(1) << 40, page);
+        if (spec.size == 0 || spec.size > INT64_MAX || !is_aligned(spec.size, spec.page_size))
+                return fail_invalid_value(f, "size", spec.size, spec.page_size,
+                                          INT64_MAX & ~(spec.page_size - 1), spec.page_size);
+        *ret = spec;
+        return parse_numa(p, ret, f);
+}
+
+/* The reply owns a new fd of the backing; the event says who got it. */
+static int push_fd(Call *call, Backing *backing, bool read_only, int *ret_index, Failure *f) {
+        _cleanup_close_ int fd = -EBADF;
+        int r;
+
+        r = service_open(call->service, backing, read_only, &fd, f);
+        if (r != 0)
+                return r;
+        r = sd_varlink_push_fd(call->link, fd);
+        if (r < 0)
+                return r;
+        TAKE_FD(fd);
+        *ret_index = r;
+        front_publish(call->front, &(Event){
+                .kind = EVENT_BACKING_GRANTED,
+                .vm = backing->vm,
+                .backing = backing,
+                .access = read_only ? "read_only" : "read_write",
+                .peer = &call->uid,
+        });
+        return 0;
+}
+
+int op_allocate_backing(Call *call) {
+        static const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, vm), SD_JSON_MANDATORY },
+                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, name), SD_JSON_MANDATORY },
+                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AllocateParameters, size), SD_JSON_MANDATORY },
+                { "kind", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, kind), SD_JSON_NULLABLE },
+                { "pageSize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AllocateParameters, page_size), SD_JSON_NULLABLE },
+                { "numaPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, numa_policy), SD_JSON_NULLABLE },
+                { "numaNodes", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(AllocateParameters, numa_nodes), SD_JSON_NULLABLE },
+                {},
+        };
+        _cleanup_json_ sd_json_variant *object = NULL;
+        AllocateParameters p = {};
+        BackingSpec spec;
+        Failure f = {};
+        Backing *backing;
+        bool created;
+        int index, r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = parse_allocate(&p, &spec, &f);
+        if (r == 0)
+                r = service_allocate(call->service, call->vm, &spec, &backing, &created, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        if (created)
+                front_publish(call->front, &(Event){ .kind = EVENT_BACKING_ALLOCATED, .vm = call->vm, .backing = backing });
+        r = created ? format_new_backing(backing, &object) : format_backing(call->service, backing, &object);
+        if (r >= 0)
+                r = push_fd(call, backing, /* read_only= */ false, &index, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return sd_varlink_replybo(
+                call->link,
+                SD_JSON_BUILD_PAIR_VARIANT("backing", object),
+                SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index),
+                SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
+}
+
+typedef struct AdoptParameters {
+        const char *vm, *name, *kind;
+        uint64_t fd, size;
+} AdoptParameters;
+
+/* Whether the name, the kind and the size would be taken. */
+static int admit(Call *call, const AdoptParameters *p, Failure *f) {
+        BackingSpec spec = {
+                .name = p->name,
+                .kind = (BackingKind) backing_kind_of(p->kind, BACKING_GUEST_MEMFD),
+                .origin = BACKING_ADOPTED,
+                .size = p->size,
+                .page_size = host_page_size(),
+        };
+        Backing *backing;
+        int r;
+
+        if (p->size == 0 || p->size > INT64_MAX || !is_aligned(p->size, spec.page_size))
+                return fail_invalid_value(f, "size", p->size, spec.page_size,
+                                          INT64_MAX & ~(spec.page_size - 1), spec.page_size);
+        r = backing_admit(call->vm, &spec, &backing);
+        if (r == CORE_E_EXISTS)
+                return fail_name_conflict(f, backing->name, "inode", "one file", "a new one");
+        if (r == CORE_E_LIMIT)
+                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
+        return r;
+}
+
+static int adopt(Call *call, const AdoptParameters *p, Backing **ret, bool *ret_created, Failure *f) {
+        int fd, r;
+
+        if (!name_is_valid(p->name))
+                return fail_invalid_name(f, "name");
+        if (p->fd == UINT64_MAX) {
+                *ret = NULL;
+                *ret_created = false;
+                return admit(call, p, f);
+        }
+        r = call_peek_fd(call, p->fd, f, &fd);
+        if (r != 0)
+                return r;
+        return service_adopt(call->service, call->vm, p->name, fd, backing_kind_of(p->kind, -1), p->size, call->uid,
+                             ret, ret_created, f);
+}
+
+int op_adopt_backing(Call *call) {
+        static const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, vm), SD_JSON_MANDATORY },
+                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, name), SD_JSON_MANDATORY },
+                { "fileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(AdoptParameters, fd), SD_JSON_NULLABLE },
+                { "kind", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, kind), SD_JSON_NULLABLE },
+                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AdoptParameters, size), SD_JSON_NULLABLE },
+                {},
+        };
+        _cleanup_json_ sd_json_variant *object = NULL;
+        AdoptParameters p = { .fd = UINT64_MAX };
+        Failure f = {};
+        Backing *backing;
+        bool created;
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = adopt(call, &p, &backing, &created, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        if (created)
+                front_publish(call->front, &(Event){
+                        .kind = EVENT_BACKING_ADOPTED,
+                        .vm = call->vm,
+                        .backing = backing,
+                        .peer = &call->uid,
+                });
+        if (backing) {
+                r = format_backing(call->service, backing, &object);
+                if (r < 0)
+                        return sd_varlink_error_errno(call->link, r);
+        }
+        return sd_varlink_replybo(
+                call->link,
+                SD_JSON_BUILD_PAIR_CONDITION(object != NULL, "backing", SD_JSON_BUILD_VARIANT(object)),
+                SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
+}
+
+typedef struct BackingParameters {
+        const char *vm, *backing, *access;
+        uint64_t offset, size;
+} BackingParameters;
+
+static int find_backing(Call *call, const BackingParameters *p, Backing **ret, Failure *f) {
+        *ret = vm_find_backing(call->vm, p->backing);
+        return *ret ? 0 : fail_no_such_backing(f, call->vm->name, p->backing);
+}
+
+int op_open_backing(Call *call) {
+        static const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm), SD_JSON_MANDATORY },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
+                { "access", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, access), SD_JSON_NULLABLE },
+                {},
+        };
+        _cleanup_json_ sd_json_variant *object = NULL;
+        BackingParameters p = {};
+        Failure f = {};
+        Backing *backing;
+        int index, r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = find_backing(call, &p, &backing, &f);
+        if (r == 0)
+                r = format_backing(call->service, backing, &object);
+        if (r == 0)
+                r = push_fd(call, backing, p.access && strcmp(p.access, "read_only") == 0, &index, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return sd_varlink_replybo(
+                call->link,
+                SD_JSON_BUILD_PAIR_VARIANT("backing", object),
+                SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index));
+}
+
+static int reply_freed(Call *call, uint64_t freed) {
+        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_UNSIGNED("freedBytes", freed));
+}
+
+int op_release_backing(Call *call) {
+        static const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm), SD_JSON_MANDATORY },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
+                {},
+        };
+        BackingParameters p = {};
+        Failure f = {};
+        Backing *backing;
+        uint64_t freed;
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = find_backing(call, &p, &backing, &f);
+        if (r == 0)
+                r = service_release(call->service, backing, &freed, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return reply_freed(call, freed);
+}
+
+int op_punch_backing(Call *call) {
+        static const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm), SD_JSON_MANDATORY },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
+                { "offset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(BackingParameters, offset), SD_JSON_MANDATORY },
+                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(BackingParameters, size), SD_JSON_MANDATORY },
+                {},
+        };
+        BackingParameters p = {};
+        Failure f = {};
+        Backing *backing;
+        uint64_t freed;
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = find_backing(call, &p, &backing, &f);
+        if (r == 0 && (!range_within(p.offset, p.size, backing->size) || !is_aligned(p.offset, backing->page_size) ||
+                       !is_aligned(p.size, backing->page_size)))
+                r = fail_invalid_range(&f, backing, p.offset, p.size);
+        if (r == 0)
+                r = service_punch(call->service, backing, p.offset, p.size, &freed, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        front_publish(call->front, &(Event){ .kind = EVENT_BACKING_PUNCHED, .vm = call->vm, .backing = backing, .freed = &freed });
+        return reply_freed(call, freed);
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* GetHost, Subscribe and the lists: what only looks. */
+
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "front/call.h"
+#include "front/format.h"
+
+/* Objects in one message of a list: about 30 KiB of slots. */
+#define CHUNK 128
+
+#define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
+
+int op_get_host(Call *call) {
+        static const sd_json_dispatch_field nothing[] = { {} };
+        _cleanup_json_ sd_json_variant *reply = NULL;
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, nothing, NULL);
+        if (r != 0)
+                return r;
+        r = format_host(call->service, &reply);
+        if (r < 0)
+                return sd_varlink_error_errno(call->link, r);
+        return sd_varlink_reply(call->link, reply);
+}
+
+/* The next VM of the stream after the one its cursor is at, or NULL. */
+static VM *next_vm(Stream *stream) {
+        VM *vm;
+
+        if (stream->only_vm[0]) {
+                vm = registry_find_vm(stream->front->registry, stream->only_vm);
+                return vm && strcmp(stream->vm, stream->only_vm) != 0 && stream_may_see(stream, vm) ? vm : NULL;
+        }
+        vm = registry_next_vm(stream->front->registry, stream->vm[0] ? stream->vm : NULL);
+        while (vm && !stream_may_see(stream, vm))
+                vm = registry_next_vm(stream->front->registry, vm->name);
+        return vm;
+}
+
+static void enter_vm(Stream *stream, const VM *vm) {
+        strcpy(stream->vm, vm->name);
+        stream->backing[0] = 0;
+        stream->in_vm = false;
+}
+
+static int finish(const char *field, sd_json_variant *array, sd_json_variant **ret) {
+        if (!array)
+                return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_EMPTY_ARRAY(field));
+        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT(field, array));
+}
+
+/* Adds one object to the message and drops our reference to it. */
+static int append(sd_json_variant **array, sd_json_variant *object) {
+        int r;
+
+        r = sd_json_variant_append_array(array, object);
+        sd_json_variant_unref(object);
+        return r;
+}
+
+static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        _cleanup_json_ sd_json_variant *array = NULL;
+        size_t n = 0;
+        VM *vm;
+        int r;
+
+        while (n < CHUNK && (vm = next_vm(stream))) {
+                sd_json_variant *object = NULL;
+
+                r = format_vm(stream->front->service, vm, &object);
+                if (r >= 0)
+                        r = append(&array, object);
+                if (r < 0)
+                        return r;
+                enter_vm(stream, vm);
+                n++;
+        }
+        *ret_last = !next_vm(stream);
+        return finish("vms", array, ret);
+}
+
+/* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. */
+static Backing *next_backing(Stream *stream) {
+        Backing *backing;
+        VM *vm;
+
+        vm = stream->vm[0] ? registry_find_vm(stream->front->registry, stream->vm) : NULL;
+        for (;;) {
+                if (vm) {
+                        backing = vm_next_backing(vm, stream->backing[0] ? stream->backing : NULL);
+                        if (backing) {
+                                strcpy(stream->backing, backing->name);
+                                return backing;
+                        }
+                }
+                vm = next_vm(stream);
+                if (!vm)
+                        return NULL;
+                enter_vm(stream, vm);
+        }
+}
+
+static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        _cleanup_json_ sd_json_variant *array = NULL;
+        Backing *backing = NULL;
+        Stream ahead;
+        int r;
+
+        for (size_t n = 0; n < CHUNK && (backing = next_backing(stream)); n++) {
+                sd_json_variant *object = NULL;
+
+                r = format_backing(stream->front->service, backing, &object);
+                if (r >= 0)
+                        r = append(&array, object);
+                if (r < 0)
+                        return r;
+        }
+        ahead = *stream;
+        *ret_last = !backing || !next_backing(&ahead);
+        return finish("backings", array, ret);
+}
+
+static Slot *next_slot(Stream *stream) {
+        Slot *slot;
+        VM *vm;
+
+        vm = stream->vm[0] ? registry_find_vm(stream->front->registry, stream->vm) : NULL;
+        for (;;) {
+                if (vm) {
+                        slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
+                        if (slot) {
+                                stream->in_vm = true;
+                                stream->as_id = slot->spec.as_id;
+                                stream->id = slot->spec.id;
+                                return slot;
+                        }
+                }
+                vm = next_vm(stream);
+                if (!vm)
+                        return NULL;
+                enter_vm(stream, vm);
+        }
+}
+
+/* A list of the slots that show one backing goes through all VMs, since any may. */
+static bool shows(const Slot *slot, const Stream *stream, const Backing *backing) {
+        return !stream->only_backing[0] || (backing && (slot->spec.backing == backing || slot->spec.guest_memfd == backing));
+}
+
+static Backing *only_backing(Stream *stream, const char *of_vm) {
+        VM *vm;
+
+        vm = registry_find_vm(stream->front->registry, of_vm);
+        return vm ? vm_find_backing(vm, stream->only_backing) : NULL;
+}
+
+static int append_slot(sd_json_variant **array, const Slot *slot) {
+        _cleanup_json_ sd_json_variant *inner = NULL;
+        SlotView view = slot_view(slot->vm, &slot->spec);
+        int r;
+
+        r = format_slot(&view, &inner);
+        if (r < 0)
+                return r;
+        return sd_json_variant_append_arraybo(array, SD_JSON_BUILD_PAIR_STRING("vm", slot->vm->name),
+                                              SD_JSON_BUILD_PAIR_VARIANT("slot", inner));
+}
+
+static int fill_slots(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        _cleanup_json_ sd_json_variant *array = NULL;
+        Backing *backing = NULL;
+        Slot *slot = NULL;
+        Stream ahead;
+        int r;
+
+        if (stream->only_backing[0])
+                backing = only_backing(stream, stream->of_vm);
+        for (size_t n = 0; n < CHUNK && (slot = next_slot(stream));) {
+                if (!shows(slot, stream, backing))
+                        continue;
+                r = append_slot(&array, slot);
+                if (r < 0)
+                        return r;
+                n++;
+        }
+        ahead = *stream;
+        while (slot && (slot = next_slot(&ahead)) && !shows(slot, stream, backing))
+                ;
+        *ret_last = !slot;
+        return finish("slots", array, ret);
+}
+
+/* The VM, and the backing, that a list is confined to must exist. */
+static int check_filter(Call *call, const char *vm_name, const char *backing_name, Failure *f) {
+        VM *vm;
+
+        if (backing_name && !vm_name)
+                return fail_invalid_name(f, "vm");
+        if (!vm_name)
+                return 0;
+        vm = registry_find_vm(call->registry, vm_name);
+        if (!vm)
+                return fail_no_such_vm(f, vm_name);
+        if (!call_may_see(call, vm))
+                return fail_not_permitted(f, vm->name, call->uid);
+        if (backing_name && !vm_find_backing(vm, backing_name))
+                return fail_no_such_backing(f, vm->name, backing_name);
+        return 0;
+}
+
+static int list(Call *call, StreamFill fill) {
+        struct {
+                const char *vm, *backing;
+        } p = {};
+        const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm), SD_JSON_NULLABLE },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), backing), SD_JSON_NULLABLE },
+                {},
+        };
+        Stream stream = { .fill = fill };
+        Failure f = {};
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = check_filter(call, p.vm, p.backing, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        /* Both exist, so they fit. */
+        if (p.backing) {
+                strcpy(stream.only_backing, p.backing);
+                strcpy(stream.of_vm, p.vm);
+        } else if (p.vm)
+                strcpy(stream.only_vm, p.vm);
+        return stream_start(call, &stream);
+}
+
+int op_list_vms(Call *call) {
+        return list(call, fill_vms);
+}
+
+int op_list_backings(Call *call) {
+        return list(call, fill_backings);
+}
+
+int op_list_slots(Call *call) {
+        return list(call, fill_slots);
+}
+
+static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        _cleanup_json_ sd_json_variant *event = NULL;
+        int r;
+
+        *ret_last = false;
+        if (!stream->greeted) {
+                stream->greeted = true;
+                r = event_log_hello(stream->front->log, event_log_newest(stream->front->log), &event);
+        } else {
+                r = event_log_next(stream->front->log, stream->uid, &stream->sequence, &event);
+                if (r == 0)
+                        return 0;
+        }
+        if (r < 0)
+                return r;
+        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("event", event));
+}
+
+int op_subscribe(Call *call) {
+        uint64_t newest = event_log_newest(call->front->log), since = newest;
+        const sd_json_dispatch_field table[] = {
+                { "since", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, 0, SD_JSON_NULLABLE },
+                {},
+        };
+        Stream stream = { .fill = fill_events, .subscriber = true };
+        Failure f = {};
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &since);
+        if (r != 0)
+                return r;
+        if (stream_count_subscribers(call->front, call->uid) >= SUBSCRIBERS_PER_UID_MAX)
+                return failure_reply(call->link, fail_limit(&f, "subscribersPerUID", SUBSCRIBERS_PER_UID_MAX), &f);
+        stream.sequence = since;
+        return stream_start(call, &stream);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* RegisterVM, AttachVM, UnregisterVM. */
+
+#include <string.h>
+#include <systemd/sd-id128.h>
+
+#include "core/cleanup.h"
+#include "front/call.h"
+#include "front/format.h"
+#include "front/words.h"
+
+#define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
+
+typedef struct RegisterParameters {
+        const char *name, *uuid, *exit_policy, *alias_policy;
+        uint32_t owner;
+} RegisterParameters;
+
+/* The IDL has checked the words already; the names and the owner are ours to check. */
+static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, Failure *f) {
+        sd_id128_t uuid = SD_ID128_NULL;
+
+        if (!name_is_valid(p->name))
+                return fail_invalid_name(f, "name");
+        if (p->uuid && sd_id128_from_string(p->uuid, &uuid) < 0)
+                return fail_invalid_name(f, "uuid");
+        if (p->owner != call->uid && call->uid != 0)
+                return fail_not_permitted(f, "a VM of another uid", call->uid);
+        *ret = (VMSpec){
+                .name = p->name,
+                .has_uuid = p->uuid != NULL,
+                .owner = p->owner,
+                .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, EXIT_POLICY_RELEASE),
+                .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, ALIAS_POLICY_ENFORCE),
+        };
+        memcpy(ret->uuid, uuid.bytes, sizeof(ret->uuid));
+        return 0;
+}
+
+/* present and requested value of the field that vm_differs() named */
+static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const char *field) {
+        char present[40], requested[40];
+        sd_id128_t a, b;
+
+        if (strcmp(field, "ownerUID") == 0) {
+                snprintf(present, sizeof(present), "%u", (unsigned) vm->owner);
+                snprintf(requested, sizeof(requested), "%u", (unsigned) spec->owner);
+        } else if (strcmp(field, "exitPolicy") == 0)
+                return fail_name_conflict(f, vm->name, field, exit_policy_word(vm->exit_policy),
+                                          exit_policy_word(spec->exit_policy));
+        else if (strcmp(field, "aliasPolicy") == 0)
+                return fail_name_conflict(f, vm->name, field, alias_policy_word(vm->alias_policy),
+                                          alias_policy_word(spec->alias_policy));
+        else {
+                memcpy(a.bytes, vm->uuid, sizeof(vm->uuid));
+                memcpy(b.bytes, spec->uuid, sizeof(spec->uuid));
+                sd_id128_to_uuid_string(a, present);
+                sd_id128_to_uuid_string(b, requested);
+                if (!vm->has_uuid)
+                        strcpy(present, "none");
+        }
+        return fail_name_conflict(f, vm->name, field, present, requested);
+}
+
+static int register_vm(Call *call, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f) {
+        const char *field;
+        int r;
+
+        r = vm_new(call->registry, spec, ret);
+        if (r == CORE_E_LIMIT)
+                return fail_limit(f, "vmsPerUID", VMS_PER_UID_MAX);
+        if (r == CORE_E_EXISTS) {
+                /* Somebody else's VM: say no more of it than that the name is taken. */
+                if (!call_may_see(call, *ret))
+                        return fail_not_permitted(f, (*ret)->name, call->uid);
+                field = vm_differs(*ret, spec);
+                if (field)
+                        return fail_vm_conflict(f, *ret, spec, field);
+                *ret_created = false;
+                return 0;
+        }
+        if (r < 0)
+                return r;
+        *ret_created = true;
+        front_publish(call->front, &(Event){ .kind = EVENT_VM_REGISTERED, .vm = *ret });
+        return 0;
+}
+
+static int reply_vm(Call *call, VM *vm, const bool *created) {
+        _cleanup_json_ sd_json_variant *object = NULL;
+        int r;
+
+        r = format_vm(call->service, vm, &object);
+        if (r < 0)
+                return sd_varlink_error_errno(call->link, r);
+        return sd_varlink_replybo(
+                call->link,
+                SD_JSON_BUILD_PAIR_VARIANT("vm", object),
+                SD_JSON_BUILD_PAIR_CONDITION(created != NULL, "created", SD_JSON_BUILD_BOOLEAN(created && *created)));
+}
+
+int op_register_vm(Call *call) {
+        RegisterParameters p = { .owner = call->uid };
+        const sd_json_dispatch_field table[] = {
+                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, name), SD_JSON_MANDATORY },
+                { "uuid", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, uuid), SD_JSON_NULLABLE },
+                { "ownerUID", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(RegisterParameters, owner), SD_JSON_NULLABLE },
+                { "exitPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
+                { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
+                {},
+        };
+        VMSpec spec;
+        Failure f = {};
+        bool created;
+        VM *vm;
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = parse_register(call, &p, &spec, &f);
+        if (r == 0)
+                r = register_vm(call, &spec, &vm, &created, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return reply_vm(call, vm, &created);
+}
+
+/* The pidfd that the call carries, or else the caller's own; borrowed. */
+static int vmm_pidfd(Call *call, const uint64_t *index, Failure *f, int *ret_pidfd) {
+        int fd;
+
+        if (*index != UINT64_MAX)
+                return call_peek_fd(call, *index, f, ret_pidfd);
+        fd = sd_varlink_get_peer_pidfd(call->link);
+        if (fd < 0)
+                return fail_not_supported(f, "this kernel does not say which process is calling (SO_PEERPIDFD, Linux 6.5); pass a pidfd");
+        *ret_pidfd = fd;
+        return 0;
+}
+
+int op_attach_vm(Call *call) {
+        struct {
+                const char *vm;
+                uint64_t pidfd;
+        } p = { .pidfd = UINT64_MAX };
+        const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm), SD_JSON_MANDATORY },
+                { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(typeof(p), pidfd), SD_JSON_NULLABLE },
+                {},
+        };
+        bool was_attached = call->vm->state == VM_ATTACHED;
+        Failure f = {};
+        int pidfd, r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = vmm_pidfd(call, &p.pidfd, &f, &pidfd);
+        if (r == 0)
+                r = service_attach(call->service, call->vm, pidfd, call->uid, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        if (!was_attached)
+                front_publish(call->front, &(Event){
+                        .kind = EVENT_VM_ATTACHED,
+                        .vm = call->vm,
+                        .pid = service_vmm_pid(call->vm),
+                });
+        return reply_vm(call, call->vm, /* created= */ NULL);
+}
+
+int op_unregister_vm(Call *call) {
+        const char *name = NULL;
+        const sd_json_dispatch_field table[] = {
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, 0, SD_JSON_MANDATORY },
+                {},
+        };
+        uint64_t freed;
+        Failure f = {};
+        int r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &name);
+        if (r != 0)
+                return r;
+        r = service_unregister(call->service, call->vm, &freed, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_UNSIGNED("freedBytes", freed));
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the front asks of the manager: everything that needs an fd, a process or /sys. manager.c has the functions;
+ * the front knows no more of it than this header.
+ *
+ * Return values: 0 done; API_E_…, positive, with the Failure filled; a negative errno, unexpected. */
+
+#include "core/slot.h"
+#include "core/vm.h"
+#include "front/failure.h"
+
+typedef struct Service Service;
+
+/* Huge pages of one size, as HugePagePool on the wire. */
+typedef struct PoolReport {
+        uint64_t page_size, total, free, reserved; /* bytes */
+        int node;                                  /* -1: the host */
+} PoolReport;
+
+typedef struct HostReport {
+        bool kvm, guest_memfd, cachestat, noexec_seal;
+        uint64_t guest_memfd_flags;
+        PoolReport *pools; /* free with free() */
+        size_t n_pools;
+} HostReport;
+
+Registry *service_registry(Service *service);
+int service_host_report(Service *service, HostReport *ret);
+
+/* The pid of the attached VMM, or 0. For people. */
+pid_t service_vmm_pid(const VM *vm);
+/* Makes the process behind pidfd (borrowed) the VM's VMM. peer: the uid of the caller. */
+int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);
+/* Releases all backings and frees the VM. */
+int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f);
+
+/* Creates the file and the backing. spec->dev and ->ino are not looked at. *ret_created is false if the same
+ * backing was there. */
+int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing **ret, bool *ret_created, Failure *f);
+/* Takes a duplicate of fd (borrowed). kind: -1 if any will do; size: 0 if any will do. */
+int service_adopt(Service *service,
+                  VM *vm,
+                  const char *name,
+                  int fd,
+                  int kind,
+                  uint64_t size,
+                  uid_t peer,
+                  Backing **ret,
+                  bool *ret_created,
+                  Failure *f);
+/* A new fd of the backing, which the caller owns. */
+int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd, Failure *f);
+int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f);
+int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed, Failure *f);
+
+/* Bytes in memory now; 0 if the kernel does not say. */
+uint64_t service_resident(Service *service, const Backing *backing);
+/* F_SEAL_… */
+unsigned service_seals(const Backing *backing);

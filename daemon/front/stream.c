@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <sys/epoll.h>
+
+#include "core/cleanup.h"
+#include "front/call.h"
+
+/* Answers in several messages. sd-varlink would queue 16 MiB for a client that does not read, so a stream sends a
+ * batch only when all before it has left, and holds no more than a cursor meanwhile. The pump runs after every turn
+ * of the event loop in which something else happened, such as a socket that became writable. */
+
+/* Messages to one client before the others have a turn. */
+#define BATCH 32
+
+static Stream *stream_free(Stream *stream) {
+        if (!stream)
+                return NULL;
+        TAILQ_REMOVE(&stream->front->streams, stream, streams);
+        sd_varlink_unref(stream->link);
+        free(stream);
+        return NULL;
+}
+
+bool stream_may_see(const Stream *stream, const VM *vm) {
+        return stream->uid == 0 || stream->uid == vm->owner;
+}
+
+/* Sends messages until the stream ends (returns 1), has nothing to send now or the batch is full (0). */
+static int send_batch(Stream *stream) {
+        for (size_t i = 0; i < BATCH; i++) {
+                _cleanup_(sd_json_variant_unrefp) sd_json_variant *message = NULL;
+                bool last = false;
+                int r;
+
+                r = stream->fill(stream, &message, &last);
+                if (r < 0)
+                        return r;
+                if (!message)
+                        return 0;
+                r = last ? sd_varlink_reply(stream->link, message) : sd_varlink_notify(stream->link, message);
+                if (r < 0)
+                        return r;
+                if (last)
+                        return 1;
+        }
+        return 0;
+}
+
+static bool has_unsent_output(const Stream *stream) {
+        int events = sd_varlink_get_events(stream->link);
+
+        return events >= 0 && (events & EPOLLOUT);
+}
+
+static bool is_waiting(const Stream *stream) {
+        return stream->subscriber && stream->sequence == event_log_newest(stream->front->log);
+}
+
+int stream_pump(sd_event_source *source, void *userdata) {
+        Front *front = userdata;
+        Stream *stream, *next;
+        bool idle = true;
+
+        for (stream = TAILQ_FIRST(&front->streams); stream; stream = next) {
+                next = TAILQ_NEXT(stream, streams);
+                if (is_waiting(stream))
+                        continue;
+                if (!has_unsent_output(stream) && send_batch(stream) != 0) {
+                        /* The end, or a client that has gone. */
+                        stream_free(stream);
+                        continue;
+                }
+                idle &= is_waiting(stream);
+        }
+        if (idle)
+                (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        return 0;
+}
+
+void stream_wake(Front *front) {
+        if (!TAILQ_EMPTY(&front->streams))
+                (void) sd_event_source_set_enabled(front->pump, SD_EVENT_ON);
+}
+
+void stream_forget_link(Front *front, sd_varlink *link) {
+        Stream *stream, *next;
+
+        for (stream = TAILQ_FIRST(&front->streams); stream; stream = next) {
+                next = TAILQ_NEXT(stream, streams);
+                if (!link || stream->link == link)
+                        stream_free(stream);
+        }
+}
+
+size_t stream_count_subscribers(Front *front, uid_t uid) {
+        Stream *stream;
+        size_t n = 0;
+
+        TAILQ_FOREACH(stream, &front->streams, streams)
+                n += stream->subscriber && stream->uid == uid;
+        return n;
+}
+
+/* The rest of the stream outlives the handler. */
+static int go_on_later(const Stream *begun) {
+        Stream *stream;
+
+        stream = malloc(sizeof(*stream));
+        if (!stream)
+                return -ENOMEM;
+        *stream = *begun;
+        sd_varlink_ref(stream->link);
+        TAILQ_INSERT_TAIL(&stream->front->streams, stream, streams);
+        stream_wake(stream->front);
+        return 0;
+}
+
+int stream_start(const Call *call, const Stream *stream) {
+        _cleanup_(sd_json_variant_unrefp) sd_json_variant *message = NULL;
+        Stream begun = *stream;
+        bool last = false;
+        int r;
+
+        begun.front = call->front;
+        begun.link = call->link;
+        begun.uid = call->uid;
+        r = begun.fill(&begun, &message, &last);
+        if (r < 0)
+                return sd_varlink_error_errno(call->link, r);
+        if (last)
+                return sd_varlink_reply(call->link, message);
+        if (!call->more)
+                return sd_varlink_error(call->link, SD_VARLINK_ERROR_EXPECTED_MORE, NULL);
+        r = sd_varlink_notify(call->link, message);
+        if (r < 0)
+                return r;
+        return go_on_later(&begun);
+}

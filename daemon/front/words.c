@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "front/words.h"
+
+static const char *const backing_kinds[] = {
+        [BACKING_MEMFD] = "memfd",
+        [BACKING_HUGETLB] = "hugetlb",
+        [BACKING_GUEST_MEMFD] = "guest_memfd",
+};
+static const char *const backing_origins[] = {
+        [BACKING_ALLOCATED] = "allocated",
+        [BACKING_ADOPTED] = "adopted",
+};
+static const char *const numa_policies[] = {
+        [NUMA_POLICY_NONE] = NULL,
+        [NUMA_POLICY_BIND] = "bind",
+        [NUMA_POLICY_PREFERRED] = "preferred",
+        [NUMA_POLICY_INTERLEAVE] = "interleave",
+};
+static const char *const exit_policies[] = {
+        [EXIT_POLICY_RELEASE] = "release",
+        [EXIT_POLICY_RETAIN] = "retain",
+};
+static const char *const alias_policies[] = {
+        [ALIAS_POLICY_ENFORCE] = "enforce",
+        [ALIAS_POLICY_OBSERVE] = "observe",
+};
+static const char *const vm_states[] = {
+        [VM_REGISTERED] = "registered",
+        [VM_ATTACHED] = "attached",
+        [VM_RETAINED] = "retained",
+};
+static const char *const outcomes[] = {
+        [OUTCOME_OK] = "ok",
+        [OUTCOME_ALLOWED] = "allowed",
+        [OUTCOME_REFUSED] = "refused",
+};
+
+static const struct {
+        const char *word, *sentence;
+} slot_rules[] = {
+        [RULE_NONE] = { NULL, NULL },
+        [RULE_SLOT_ID] = { "slot_id", "KVM has no slot of that id or address space" },
+        [RULE_FLAGS] = { "flags", "KVM does not take these flags together" },
+        [RULE_MEMORY_SIZE] = { "memory_size", "memorySize must be a multiple of the page size and below 2^31 pages" },
+        [RULE_GUEST_PHYS_ADDR] = { "guest_phys_addr",
+                                   "guestPhysAddr must be a multiple of the page size and the slot must end where a guest can address it" },
+        [RULE_USERSPACE_ADDR] = { "userspace_addr",
+                                  "userspaceAddr must be a multiple of the page size and the range must lie in user space" },
+        [RULE_GUEST_MEMFD_OFFSET] = { "guest_memfd_offset",
+                                      "guestMemfdOffset must be a multiple of the page size and the range must not wrap around" },
+        [RULE_NO_SUCH_SLOT] = { "no_such_slot", "there is no such slot to delete" },
+        [RULE_GUEST_MEMFD_IMMUTABLE] = { "guest_memfd_immutable", "a slot with a guest_memfd can only be deleted" },
+        [RULE_SLOT_IMMUTABLE] = { "slot_immutable",
+                                  "size, user space address, readonly and guest_memfd of a live slot cannot change; delete it first" },
+        [RULE_GFN_OVERLAP] = { "gfn_overlap", "another slot already has these guest addresses" },
+        [RULE_NOT_GUEST_MEMFD] = { "not_guest_memfd", "guestMemfd must name a backing of kind guest_memfd" },
+        [RULE_FOREIGN_GUEST_MEMFD] = { "foreign_guest_memfd",
+                                       "a guest_memfd can only be bound in the VM that it was created for" },
+        [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it" },
+        [RULE_BINDING_OVERLAP] = { "binding_overlap", "this range of the guest_memfd is already bound by another slot" },
+        [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias" },
+        [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice" },
+        [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only" },
+        [RULE_VMM_WINDOW] = { "vmm_window", "the VMM shows its own device memory twice, through one mapping" },
+        [RULE_ADDRESS_SPACE_TRANSIT] = { "address_space_transit", "one mapping is shown in two address spaces" },
+        [RULE_SMRAM_WINDOW] = { "smram_window", "this is the SMRAM window of a q35 machine" },
+        [RULE_DECLARED_SHARE] = { "declared_share", "the owner of the backing declared the share" },
+        [RULE_UNDECLARED_ALIAS] = { "undeclared_alias",
+                                    "the same memory would appear at two guest frames, and nothing allows it" },
+};
+
+_Static_assert(ELEMENTSOF(backing_kinds) == _BACKING_KIND_MAX, "a BackingKind has no word");
+_Static_assert(ELEMENTSOF(backing_origins) == _BACKING_ORIGIN_MAX, "a BackingOrigin has no word");
+_Static_assert(ELEMENTSOF(numa_policies) == _NUMA_POLICY_MAX, "a NumaPolicy has no word");
+_Static_assert(ELEMENTSOF(exit_policies) == _EXIT_POLICY_MAX, "an ExitPolicy has no word");
+_Static_assert(ELEMENTSOF(alias_policies) == _ALIAS_POLICY_MAX, "an AliasPolicy has no word");
+_Static_assert(ELEMENTSOF(vm_states) == _VM_STATE_MAX, "a VMState has no word");
+_Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
+_Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
+
+static int find(const char *const *words, size_t n, const char *word, int fallback) {
+        if (!word)
+                return fallback;
+        for (size_t i = 0; i < n; i++)
+                if (words[i] && strcmp(words[i], word) == 0)
+                        return (int) i;
+        return -1;
+}
+
+#define DEFINE_WORD(name, type, table)                                                                               \
+        const char *name##_word(type value) {                                                                        \
+                return table[value];                                                                                 \
+        }
+#define DEFINE_OF(name, table)                                                                                       \
+        int name##_of(const char *word, int fallback) {                                                              \
+                return find(table, ELEMENTSOF(table), word, fallback);                                               \
+        }
+
+DEFINE_WORD(backing_kind, BackingKind, backing_kinds)
+DEFINE_WORD(backing_origin, BackingOrigin, backing_origins)
+DEFINE_WORD(numa_policy, NumaPolicy, numa_policies)
+DEFINE_WORD(exit_policy, ExitPolicy, exit_policies)
+DEFINE_WORD(alias_policy, AliasPolicy, alias_policies)
+DEFINE_WORD(vm_state, VMState, vm_states)
+DEFINE_WORD(outcome, Outcome, outcomes)
+DEFINE_OF(backing_kind, backing_kinds)
+DEFINE_OF(numa_policy, numa_policies)
+DEFINE_OF(exit_policy, exit_policies)
+DEFINE_OF(alias_policy, alias_policies)
+
+const char *slot_rule_word(SlotRule rule) {
+        return slot_rules[rule].word;
+}
+
+const char *slot_rule_sentence(SlotRule rule) {
+        return slot_rules[rule].sentence;
+}

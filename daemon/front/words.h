@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Enums of the core and their words on the wire, one table each. */
+
+#include "core/slot.h"
+#include "core/vm.h"
+
+const char *backing_kind_word(BackingKind kind);
+const char *backing_origin_word(BackingOrigin origin);
+const char *numa_policy_word(NumaPolicy policy); /* NULL for NUMA_POLICY_NONE */
+const char *exit_policy_word(ExitPolicy policy);
+const char *alias_policy_word(AliasPolicy policy);
+const char *vm_state_word(VMState state);
+const char *outcome_word(Outcome outcome);
+const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
+/* One sentence on what the rule says, for people. */
+const char *slot_rule_sentence(SlotRule rule);
+
+/* -1 if the word is none of them; NULL gives the fallback. */
+int backing_kind_of(const char *word, int fallback);
+int numa_policy_of(const char *word, int fallback);
+int exit_policy_of(const char *word, int fallback);
+int alias_policy_of(const char *word, int fallback);

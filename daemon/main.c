@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+
+#include "api/interface.h"
+#include "core/cleanup.h"
+#include "manager.h"
+
+static const char help[] =
+        "privmemd [OPTIONS...]\n"
+        "\n"
+        "Allots, hands out, guards and keeps the memory of the KVM guests on this host.\n"
+        "\n"
+        "  --socket=PATH  Listen there; else on the sockets that the service manager\n"
+        "                 passes; else on /run/privmemd/" PRIVMEMD_INTERFACE ",\n"
+        "                 or as an ordinary user on the same name below\n"
+        "                 $XDG_RUNTIME_DIR\n"
+        "  -h --help      Show this help\n"
+        "     --version   Show the version\n";
+
+/* 1: go on; 0: done; negative: wrong usage. */
+static int parse_arguments(int argc, char *argv[], const char **ret_socket) {
+        enum {
+                OPTION_SOCKET = 256,
+                OPTION_VERSION,
+        };
+        static const struct option options[] = {
+                { "socket", required_argument, NULL, OPTION_SOCKET },
+                { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, OPTION_VERSION },
+                {},
+        };
+        int c;
+
+        while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                switch (c) {
+                case OPTION_SOCKET:
+                        *ret_socket = optarg;
+                        break;
+                case 'h':
+                        fputs(help, stdout);
+                        return 0;
+                case OPTION_VERSION:
+                        puts("privmemd " PRIVMEMD_VERSION);
+                        return 0;
+                default:
+                        return -EINVAL;
+                }
+        if (optind < argc) {
+                fprintf(stderr, "privmemd: unexpected argument '%s'; see privmemd --help\n", argv[optind]);
+                return -EINVAL;
+        }
+        return 1;
+}
+
+/* One fd for each backing and each VMM. */
+static void raise_fd_limit(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) >= 0) {
+                limit.rlim_cur = limit.rlim_max;
+                (void) setrlimit(RLIMIT_NOFILE, &limit);
+        }
+}
+
+/* SIGTERM and SIGINT end the loop; a client that hangs up, or a file beyond RLIMIT_FSIZE, is an error code. */
+static int set_signals(sd_event *event) {
+        signal(SIGPIPE, SIG_IGN);
+        signal(SIGXFSZ, SIG_IGN);
+        return sd_event_set_signal_exit(event, true);
+}
+
+/* Makes the directory of the default socket; the caller frees *ret. */
+static int default_socket(char **ret) {
+        _cleanup_free_ char *directory = NULL;
+        const char *runtime = "/run";
+        bool is_root = geteuid() == 0;
+
+        if (!is_root) {
+                runtime = getenv("XDG_RUNTIME_DIR");
+                if (!runtime || runtime[0] != '/')
+                        return -ENXIO;
+        }
+        if (asprintf(&directory, "%s/privmemd", runtime) < 0)
+                return -ENOMEM;
+        if (mkdir(directory, is_root ? 0755 : 0700) < 0 && errno != EEXIST)
+                return -errno;
+        return asprintf(ret, "%s/" PRIVMEMD_INTERFACE, directory) < 0 ? -ENOMEM : 0;
+}
+
+/* Sets *ret_path if we made the socket and have to remove it. */
+static int listen_somewhere(Front *front, const char *path, char **ret_path) {
+        _cleanup_free_ char *chosen = NULL;
+        int r;
+
+        if (path) {
+                chosen = strdup(path);
+                r = chosen ? 0 : -ENOMEM;
+        } else {
+                r = front_listen_passed(front);
+                if (r > 0)
+                        return 0;
+                if (r == 0)
+                        r = default_socket(&chosen);
+        }
+        if (r >= 0)
+                r = front_listen(front, chosen, geteuid() == 0 ? 0666 : 0600);
+        switch (r) {
+        case -EEXIST:
+                fprintf(stderr, "privmemd: %s is there and is no socket; remove it or choose another path\n", chosen);
+                break;
+        case -EADDRINUSE:
+                fprintf(stderr, "privmemd: another process listens on %s; stop it or choose another path\n", chosen);
+                break;
+        case -ENXIO:
+                fprintf(stderr, "privmemd: XDG_RUNTIME_DIR is not set; set it or give --socket=PATH\n");
+                break;
+        default:
+                if (r < 0)
+                        fprintf(stderr, "privmemd: cannot listen on %s: %s\n", chosen ?: "the default socket", strerror(-r));
+                else
+                        *ret_path = TAKE_PTR(chosen);
+        }
+        return r;
+}
+
+static int run(const char *path) {
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        _cleanup_free_ char *made = NULL;
+        Manager *manager = NULL;
+        int r;
+
+        raise_fd_limit();
+        r = sd_event_default(&event);
+        if (r >= 0)
+                r = set_signals(event);
+        if (r >= 0)
+                r = sd_event_set_watchdog(event, true);
+        if (r >= 0)
+                r = manager_new(event, &manager);
+        if (r < 0) {
+                fprintf(stderr, "privmemd: cannot start: %s\n", strerror(-r));
+                return r;
+        }
+        r = listen_somewhere(manager_front(manager), path, &made);
+        if (r >= 0) {
+                (void) sd_notify(false, "READY=1");
+                r = sd_event_loop(event);
+                if (r < 0)
+                        fprintf(stderr, "privmemd: the event loop failed: %s\n", strerror(-r));
+                (void) sd_notify(false, "STOPPING=1");
+        }
+        if (made)
+                unlink(made);
+        manager_free(manager);
+        return r;
+}
+
+int main(int argc, char *argv[]) {
+        const char *path = NULL;
+        int r;
+
+        r = parse_arguments(argc, argv, &path);
+        if (r <= 0)
+                return r < 0 ? 2 : EXIT_SUCCESS;
+        return run(path) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
