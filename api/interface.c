@@ -44,7 +44,7 @@ static SD_VARLINK_DEFINE_ENUM_TYPE(
 
 static SD_VARLINK_DEFINE_ENUM_TYPE(
                 ExitPolicy,
-                DOC("When the VMM exits, the VM's slots and backings are released and their memory is freed."),
+                DOC("When the VMM exits, the VM is unregistered and its memory freed; but if a slot of another VM shows some of it, the VM is retained."),
                 VALUE(release),
                 DOC("When the VMM exits, its slots are withdrawn and its backings are kept until they are released."),
                 VALUE(retain));
@@ -145,18 +145,27 @@ static SD_VARLINK_DEFINE_ENUM_TYPE(
                 VALUE(subscribed),
                 DOC("Events between since and this one are lost: list everything again."),
                 VALUE(gap),
+                DOC("A VM was registered."),
                 VALUE(vm_registered),
+                DOC("A VMM was attached to the VM; pid says which."),
                 VALUE(vm_attached),
                 DOC("The VMM's process has ended; the exit policy has been applied."),
                 VALUE(vmm_exited),
+                DOC("A VM was forgotten; freedBytes says what it gave back."),
                 VALUE(vm_unregistered),
+                DOC("privmemd created a backing."),
                 VALUE(backing_allocated),
+                DOC("A VMM donated a backing."),
                 VALUE(backing_adopted),
+                DOC("A range of a backing was given back."),
                 VALUE(backing_punched),
+                DOC("A backing was given back and forgotten."),
                 VALUE(backing_released),
                 DOC("A file descriptor of the backing was handed out; access and peerUID say how and to whom."),
                 VALUE(backing_granted),
+                DOC("A slot was created, moved, or got other flags."),
                 VALUE(slot_set),
+                DOC("A slot was deleted."),
                 VALUE(slot_deleted),
                 DOC("A slot was set although pages of it appear elsewhere: a rule or the alias policy observe allows it."),
                 VALUE(alias_reported),
@@ -212,13 +221,17 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
 
 static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 VM,
+                DOC("Name, unique in what it belongs to."),
                 FIELD(name, STRING, 0),
                 DOC("UUID in the usual form, if the client gave one."),
                 FIELD(uuid, STRING, OPTIONAL),
                 DOC("The uid that may have the VM's file descriptors and set its slots."),
                 FIELD(ownerUID, INT, 0),
+                DOC("Whether a VMM runs it."),
                 FIELD_OF(state, VMState, 0),
+                DOC("What becomes of the memory when the VMM exits."),
                 FIELD_OF(exitPolicy, ExitPolicy, 0),
+                DOC("What a refused alias does."),
                 FIELD_OF(aliasPolicy, AliasPolicy, 0),
                 DOC("Process id of the attached VMM, as privmemd sees it. For people; privmemd itself holds a pidfd."),
                 FIELD(pid, INT, OPTIONAL),
@@ -235,8 +248,11 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 Backing,
                 DOC("The VM that owns the backing."),
                 FIELD(vm, STRING, 0),
+                DOC("Name, unique in what it belongs to."),
                 FIELD(name, STRING, 0),
+                DOC("What kind of file it is."),
                 FIELD_OF(kind, BackingKind, 0),
+                DOC("Who created the file."),
                 FIELD_OF(origin, BackingOrigin, 0),
                 DOC("Bytes; it never changes."),
                 FIELD(size, INT, 0),
@@ -244,11 +260,13 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 FIELD(pageSize, INT, 0),
                 DOC("st_dev and st_ino: the identity of the file while privmemd holds it, and what /proc/PID/maps shows."),
                 FIELD(device, INT, 0),
+                DOC("st_ino; see device."),
                 FIELD(inode, INT, 0),
                 DOC("Seals on the file: seal, shrink, grow, write, future_write, exec. Empty for a guest_memfd, whose size cannot change anyway."),
                 FIELD(seals, STRING, ARRAY),
                 DOC("NUMA policy set on the file, if one was asked for."),
                 FIELD_OF(numaPolicy, NumaPolicy, OPTIONAL),
+                DOC("The nodes of that policy."),
                 FIELD(numaNodes, INT, ARRAY | OPTIONAL),
                 DOC("Bytes that are in memory now."),
                 FIELD(residentBytes, INT, 0),
@@ -261,6 +279,7 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 FIELD(slotId, INT, 0),
                 DOC("Address space, 0 or 1: bits 16 to 31 of KVM's slot. 0 if not given; 1 is x86 SMM."),
                 FIELD(addressSpace, INT, OPTIONAL),
+                DOC("Flags; none if not given."),
                 FIELD_OF(flags, SlotFlag, ARRAY | OPTIONAL),
                 DOC("Guest physical address of the first byte; a multiple of the page size."),
                 FIELD(guestPhysAddr, INT, 0),
@@ -283,14 +302,18 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 ListedSlot,
                 DOC("The VM that the slot belongs to."),
                 FIELD(vm, STRING, 0),
+                DOC("The slot as it was set."),
                 FIELD_OF(slot, Slot, 0));
 
 static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 Conflict,
+                DOC("The rule for this pair of slots."),
                 FIELD_OF(rule, SlotRule, 0),
                 DOC("The other slot."),
                 FIELD(vm, STRING, 0),
+                DOC("Its slot id."),
                 FIELD(slotId, INT, 0),
+                DOC("Its address space."),
                 FIELD(addressSpace, INT, 0),
                 DOC("Where the other slot shows the bytes in question to its guest."),
                 FIELD(guestPhysAddr, INT, 0),
@@ -300,11 +323,14 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 FIELD(size, INT, 0),
                 DOC("The backing they lie in, and where; null for memory that is known by its mapping alone."),
                 FIELD(backing, STRING, OPTIONAL),
+                DOC("The VM that owns that backing."),
                 FIELD(backingVM, STRING, OPTIONAL),
+                DOC("First byte of them in the backing."),
                 FIELD(backingOffset, INT, OPTIONAL));
 
 static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 Verdict,
+                DOC("The short form."),
                 FIELD_OF(outcome, Outcome, 0),
                 DOC("The rule that decided; null if nothing was to decide."),
                 FIELD_OF(rule, SlotRule, OPTIONAL),
@@ -321,13 +347,21 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 FIELD(sequence, INT, 0),
                 DOC("CLOCK_REALTIME, microseconds."),
                 FIELD(timestampUSec, INT, 0),
+                DOC("What happened."),
                 FIELD_OF(kind, EventKind, 0),
+                DOC("The VM that it happened to."),
                 FIELD(vm, STRING, OPTIONAL),
+                DOC("The backing that it happened to."),
                 FIELD(backing, STRING, OPTIONAL),
+                DOC("The slot that was asked for."),
                 FIELD_OF(slot, Slot, OPTIONAL),
+                DOC("The verdict on it, if it says more than ok."),
                 FIELD_OF(verdict, Verdict, OPTIONAL),
+                DOC("What the handed-out file descriptor can do."),
                 FIELD_OF(access, Access, OPTIONAL),
+                DOC("The uid of the caller."),
                 FIELD(peerUID, INT, OPTIONAL),
+                DOC("The process id of the VMM."),
                 FIELD(pid, INT, OPTIONAL),
                 DOC("Bytes freed by a punch, a release or an exit."),
                 FIELD(freedBytes, INT, OPTIONAL));
@@ -342,13 +376,17 @@ static SD_VARLINK_DEFINE_METHOD(
                 OUTPUT(kernelRelease, STRING, 0),
                 DOC("Bytes of an ordinary page."),
                 OUTPUT(pageSize, INT, 0),
+                DOC("What this kernel can do."),
                 OUTPUT_OF(features, HostFeatures, 0),
                 DOC("Pools of huge pages: one entry a page size for the host, and one a NUMA node."),
                 OUTPUT_OF(hugePagePools, HugePagePool, ARRAY),
+                DOC("Upper limits that privmemd sets."),
                 OUTPUT_OF(limits, HostLimits, 0),
                 DOC("Registered VMs, their backings and slots, on the whole host."),
                 OUTPUT(vms, INT, 0),
+                DOC("Their backings."),
                 OUTPUT(backings, INT, 0),
+                DOC("Their slots."),
                 OUTPUT(slots, INT, 0),
                 DOC("Sum of the sizes of all backings, in bytes."),
                 OUTPUT(promisedBytes, INT, 0),
@@ -359,6 +397,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 RegisterVM,
                 DOC("Name, unique on the host: 1 to 64 characters from A-Z a-z 0-9 . _ : - and a letter or digit first."),
                 INPUT(name, STRING, 0),
+                DOC("UUID, for people and other programs; 32 hexadecimal digits."),
                 INPUT(uuid, STRING, OPTIONAL),
                 DOC("Owner; the caller if not given. Only root may name another uid."),
                 INPUT(ownerUID, INT, OPTIONAL),
@@ -366,19 +405,23 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(exitPolicy, ExitPolicy, OPTIONAL),
                 DOC("enforce if not given."),
                 INPUT_OF(aliasPolicy, AliasPolicy, OPTIONAL),
+                DOC("The VM as it is now."),
                 OUTPUT_OF(vm, VM, 0),
                 DOC("False if the same VM was already registered."),
                 OUTPUT(created, BOOL, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
                 AttachVM,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Index of a pidfd of the VMM in the file descriptors of this call; the calling process if not given. The process must run as the VM's owner uid, or the caller must be root."),
                 INPUT(pidFileDescriptor, INT, OPTIONAL),
+                DOC("The VM as it is now."),
                 OUTPUT_OF(vm, VM, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
                 UnregisterVM,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Resident bytes that were given back to the host."),
                 OUTPUT(freedBytes, INT, 0));
@@ -388,10 +431,12 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("Only this VM; it is an error if it does not exist."),
                 INPUT(vm, STRING, OPTIONAL),
+                DOC("The VMs, in order of name."),
                 OUTPUT_OF(vms, VM, ARRAY));
 
 static SD_VARLINK_DEFINE_METHOD(
                 AllocateBacking,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Name, unique in the VM; the same characters as a VM's name."),
                 INPUT(name, STRING, 0),
@@ -403,7 +448,9 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(pageSize, INT, OPTIONAL),
                 DOC("NUMA policy of the file, set before any page exists; needs numaNodes."),
                 INPUT_OF(numaPolicy, NumaPolicy, OPTIONAL),
+                DOC("NUMA nodes, 0 to 63; exactly one for preferred."),
                 INPUT(numaNodes, INT, ARRAY | OPTIONAL),
+                DOC("The backing as it is now."),
                 OUTPUT_OF(backing, Backing, 0),
                 DOC("Index of the file descriptor of the memory in this reply."),
                 OUTPUT(fileDescriptor, INT, 0),
@@ -412,6 +459,7 @@ static SD_VARLINK_DEFINE_METHOD(
 
 static SD_VARLINK_DEFINE_METHOD(
                 AdoptBacking,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Name, unique in the VM; the same characters as a VM's name."),
                 INPUT(name, STRING, 0),
@@ -428,24 +476,31 @@ static SD_VARLINK_DEFINE_METHOD(
 
 static SD_VARLINK_DEFINE_METHOD(
                 OpenBacking,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
+                DOC("The name of the backing."),
                 INPUT(backing, STRING, 0),
                 DOC("read_write if not given. A guest_memfd has no read-only form."),
                 INPUT_OF(access, Access, OPTIONAL),
+                DOC("The backing as it is now."),
                 OUTPUT_OF(backing, Backing, 0),
                 DOC("Index of the file descriptor of the memory in this reply."),
                 OUTPUT(fileDescriptor, INT, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
                 ReleaseBacking,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
+                DOC("The name of the backing."),
                 INPUT(backing, STRING, 0),
                 DOC("Resident bytes that were given back to the host."),
                 OUTPUT(freedBytes, INT, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
                 PunchBacking,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
+                DOC("The name of the backing."),
                 INPUT(backing, STRING, 0),
                 DOC("First byte; a multiple of the page size of the backing."),
                 INPUT(offset, INT, 0),
@@ -459,17 +514,21 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("Only this VM's; it is an error if it does not exist."),
                 INPUT(vm, STRING, OPTIONAL),
+                DOC("The backings, in order of VM and name."),
                 OUTPUT_OF(backings, Backing, ARRAY));
 
 static SD_VARLINK_DEFINE_METHOD(
                 SetSlot,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
+                DOC("The slot."),
                 INPUT_OF(slot, Slot, 0),
                 DOC("ok or allowed; refused only under the alias policy observe."),
                 OUTPUT_OF(verdict, Verdict, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
                 SetSlots,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Applied in this order, all or none."),
                 INPUT_OF(slots, Slot, ARRAY),
@@ -478,6 +537,7 @@ static SD_VARLINK_DEFINE_METHOD(
 
 static SD_VARLINK_DEFINE_METHOD(
                 CheckSlots,
+                DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Judged in this order, each as if those before it that were not refused had been set."),
                 INPUT_OF(slots, Slot, ARRAY),
@@ -493,6 +553,7 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 INPUT(vm, STRING, OPTIONAL),
                 DOC("Only slots that show this backing of that VM, in whichever VM they are; needs vm."),
                 INPUT(backing, STRING, OPTIONAL),
+                DOC("The slots."),
                 OUTPUT_OF(slots, ListedSlot, ARRAY));
 
 static SD_VARLINK_DEFINE_METHOD_FULL(
@@ -500,28 +561,38 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_REQUIRES_MORE,
                 DOC("Send the events after this sequence number first, as far as they are still kept."),
                 INPUT(since, INT, OPTIONAL),
+                DOC("The event."),
                 OUTPUT_OF(event, Event, 0));
 
 /* ---- errors ---- */
 
 #define MESSAGE DOC("One sentence for people: what was wrong, which object, what to do."), FIELD(message, STRING, 0)
 
-static SD_VARLINK_DEFINE_ERROR(NoSuchVM, MESSAGE, FIELD(vm, STRING, 0));
-static SD_VARLINK_DEFINE_ERROR(NoSuchBacking, MESSAGE, FIELD(vm, STRING, 0), FIELD(backing, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(NoSuchVM, MESSAGE, DOC("The name that was given."), FIELD(vm, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                NoSuchBacking,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("The name that was given."),
+                FIELD(backing, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 NotPermitted,
                 MESSAGE,
+                DOC("What the caller wanted to act on."),
                 FIELD(object, STRING, 0),
                 DOC("The uid of the caller, as the kernel gave it when it connected."),
                 FIELD(peerUID, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 NameConflict,
                 MESSAGE,
+                DOC("Name, unique in what it belongs to."),
                 FIELD(name, STRING, 0),
                 DOC("The first field that differs."),
                 FIELD(field, STRING, 0),
-                DOC("What is there, and what was asked for; numbers as decimal strings."),
+                DOC("What is there; a number as a decimal string."),
                 FIELD(present, STRING, 0),
+                DOC("What was asked for."),
                 FIELD(requested, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(InvalidName, MESSAGE, DOC("The parameter."), FIELD(field, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
@@ -529,19 +600,32 @@ static SD_VARLINK_DEFINE_ERROR(
                 MESSAGE,
                 DOC("The parameter."),
                 FIELD(field, STRING, 0),
+                DOC("Its value."),
                 FIELD(value, INT, OPTIONAL),
+                DOC("The least value."),
                 FIELD(minimum, INT, OPTIONAL),
+                DOC("The greatest value."),
                 FIELD(maximum, INT, OPTIONAL),
                 DOC("The value must be a multiple of this."),
                 FIELD(alignment, INT, OPTIONAL));
 static SD_VARLINK_DEFINE_ERROR(
                 InvalidRange,
                 MESSAGE,
+                DOC("The backing."),
                 FIELD(backing, STRING, 0),
+                DOC("First byte of the range."),
                 FIELD(offset, INT, 0),
+                DOC("Bytes of the range."),
                 FIELD(size, INT, 0),
+                DOC("Bytes of the backing."),
                 FIELD(backingSize, INT, 0));
-static SD_VARLINK_DEFINE_ERROR(WrongFds, MESSAGE, FIELD(received, INT, 0), FIELD(expected, INT, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                WrongFds,
+                MESSAGE,
+                DOC("File descriptors that came."),
+                FIELD(received, INT, 0),
+                DOC("File descriptors that the method takes, at most."),
+                FIELD(expected, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 NotMemory,
                 MESSAGE,
@@ -555,42 +639,66 @@ static SD_VARLINK_DEFINE_ERROR(
 static SD_VARLINK_DEFINE_ERROR(
                 NoCapacity,
                 MESSAGE,
+                DOC("Page size of the pool, in bytes."),
                 FIELD(pageSize, INT, 0),
                 DOC("NUMA node, or null if it is the host's sum that is too small."),
                 FIELD(node, INT, OPTIONAL),
                 DOC("Bytes."),
                 FIELD(needed, INT, 0),
+                DOC("Bytes that the pool has left."),
                 FIELD(available, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 LimitExceeded,
                 MESSAGE,
                 DOC("The name of the limit, as GetHost spells it."),
                 FIELD(limit, STRING, 0),
+                DOC("Its value."),
                 FIELD(maximum, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 BackingInUse,
                 MESSAGE,
+                DOC("The VM."),
                 FIELD(vm, STRING, 0),
+                DOC("The backing."),
                 FIELD(backing, STRING, 0),
                 DOC("Number of slots that show it."),
                 FIELD(slots, INT, 0),
                 DOC("The living VMM that maps it."),
                 FIELD(pid, INT, OPTIONAL));
-static SD_VARLINK_DEFINE_ERROR(VMInUse, MESSAGE, FIELD(vm, STRING, 0), FIELD(pid, INT, 0));
-static SD_VARLINK_DEFINE_ERROR(NotSupported, MESSAGE, FIELD(feature, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                VMInUse,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("The process id of its VMM."),
+                FIELD(pid, INT, 0));
+static SD_VARLINK_DEFINE_ERROR(NotSupported, MESSAGE, DOC("What is not possible, and why."), FIELD(feature, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 SlotRefused,
                 MESSAGE,
+                DOC("The VM."),
                 FIELD(vm, STRING, 0),
+                DOC("Its slot id."),
                 FIELD(slotId, INT, 0),
+                DOC("Its address space."),
                 FIELD(addressSpace, INT, 0),
+                DOC("Why."),
                 FIELD_OF(verdict, Verdict, 0));
-static SD_VARLINK_DEFINE_ERROR(SlotsRefused, MESSAGE, FIELD(vm, STRING, 0), FIELD_OF(verdicts, Verdict, ARRAY));
+static SD_VARLINK_DEFINE_ERROR(
+                SlotsRefused,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("One for each slot asked for."),
+                FIELD_OF(verdicts, Verdict, ARRAY));
 static SD_VARLINK_DEFINE_ERROR(
                 HostFailure,
                 MESSAGE,
+                DOC("What privmemd was doing."),
                 FIELD(operation, STRING, 0),
+                DOC("The errno of the kernel."),
                 FIELD(errno, INT, 0),
+                DOC("Its name, such as ENFILE."),
                 FIELD(errnoName, STRING, 0));
 
 /* ---- interface ---- */
