@@ -112,7 +112,7 @@ int op_register_vm(Call *call) {
         };
         VMSpec spec;
         Failure f = {};
-        bool created;
+        bool created = false;
         VM *vm;
         int r;
 
