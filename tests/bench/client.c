@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The caller whose waiting is timed, the same for every server: a blocking socket, one call at a time, the text of
+ * each call made beforehand. Each timed call is undone by another that is not timed.
+ *
+ * usage: bench-client SOCKET allocate|set-slot varlink|privmemd
+ *        bench-client SOCKET allocate raw
+ *
+ * Prepares the server, warms up, and checks meanwhile that the server does what the benchmark is about. Then, for
+ * each number on standard input: so many calls, and the median of their times in ns on standard output. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "memory.h"
+
+#define INTERFACE      "io.privmemd.Memory"
+#define CALLS_MAX      10000
+#define WARM_UP        200
+#define OTHER_BACKINGS 100
+#define OTHER_SLOTS    1000
+#define SLOT_ID        500 /* has neighbours on both sides */
+#define SLOT_SIZE      (UINT64_C(2) << 20)
+#define SLOT_HVA       UINT64_C(0x7f0000000000)
+#define SLOT_REPLY     "{\"parameters\":{\"verdict\":{\"outcome\":\"ok\",\"kernelErrno\":0,\"conflicts\":[]}}}"
+
+/* As it goes over the wire; a varlink message ends with a 0, and so do the raw server's answers. */
+typedef struct Message {
+        char text[512];
+        size_t length;
+} Message;
+
+static struct {
+        int fd;
+        char reply[65536];
+        size_t length;
+        int received; /* the fd that came with the reply */
+} server;
+
+static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        fputs("bench-client: ", stderr);
+        vfprintf(stderr, format, ap);
+        fputc('\n', stderr);
+        va_end(ap);
+        exit(EXIT_FAILURE);
+}
+
+/* ---- one call ------------------------------------------------------------------------------------------ */
+
+static void connect_to(const char *path) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+        if (strlen(path) >= sizeof(address.sun_path))
+                die("%s is too long for a socket", path);
+        strcpy(address.sun_path, path);
+        server.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (server.fd < 0 || connect(server.fd, (struct sockaddr *) &address, sizeof(address)) < 0)
+                die("cannot connect to %s: %m", path);
+}
+
+static void receive(void) {
+        union {
+                struct cmsghdr header;
+                char space[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec iov = { server.reply + server.length, sizeof(server.reply) - server.length };
+        struct msghdr message = {
+                .msg_iov = &iov,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof(control),
+        };
+        struct cmsghdr *header;
+        ssize_t n;
+
+        n = recvmsg(server.fd, &message, MSG_CMSG_CLOEXEC);
+        if (n <= 0)
+                die("the server hung up: %m");
+        server.length += (size_t) n;
+        header = CMSG_FIRSTHDR(&message);
+        if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+                memcpy(&server.received, CMSG_DATA(header), sizeof(int));
+}
+
+static void exchange(const Message *request) {
+        server.length = 0;
+        server.received = -EBADF;
+        if (send(server.fd, request->text, request->length, MSG_NOSIGNAL) != (ssize_t) request->length)
+                die("cannot send: %m");
+        do
+                receive();
+        while (server.reply[server.length - 1] != 0 && server.length < sizeof(server.reply));
+}
+
+static uint64_t now(void) {
+        struct timespec ts;
+
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (uint64_t) ts.tv_sec * 1000000000 + (uint64_t) ts.tv_nsec;
+}
+
+static Message __attribute__((format(printf, 2, 3))) varlink(const char *method, const char *format, ...) {
+        Message m;
+        char parameters[384];
+        va_list ap;
+
+        va_start(ap, format);
+        vsnprintf(parameters, sizeof(parameters), format, ap);
+        va_end(ap);
+        m.length = 1 + (size_t) snprintf(m.text, sizeof(m.text),
+                                         "{\"method\":\"" INTERFACE ".%s\",\"parameters\":{%s}}", method, parameters);
+        return m;
+}
+
+/* For calls that are not timed. */
+static void must(Message request, const char *expected) {
+        exchange(&request);
+        if (strstr(server.reply, "\"error\"") || !strstr(server.reply, expected))
+                die("%s was answered by %s, which should have %s", request.text, server.reply, expected);
+}
+
+/* ---- what is called ------------------------------------------------------------------------------------ */
+
+typedef struct Work {
+        Message call, undo;
+        void (*check)(void);     /* the answer to the call, after each; takes the fd */
+        const char *here, *gone; /* what GetHost of privmemd says after each */
+} Work;
+
+static Message allocate(const char *name) {
+        return varlink("AllocateBacking", "\"vm\":\"bench\",\"name\":\"%s\",\"size\":%ju", name,
+                       (uintmax_t) MEMORY_SIZE);
+}
+
+static Message set_slot(unsigned id, uint64_t size) {
+        uint64_t offset = id * SLOT_SIZE;
+
+        return varlink("SetSlot",
+                       "\"vm\":\"bench\",\"slot\":{\"slotId\":%u,\"addressSpace\":0,\"flags\":[\"log_dirty_pages\"],"
+                       "\"guestPhysAddr\":%ju,\"memorySize\":%ju,\"userspaceAddr\":%ju,\"backing\":\"ram\","
+                       "\"backingOffset\":%ju}",
+                       id, (uintmax_t) offset, (uintmax_t) size, (uintmax_t) (SLOT_HVA + offset), (uintmax_t) offset);
+}
+
+/* A sealed memfd of 2 MiB that is nobody else's, and in varlink's reply the index of it. */
+static void check_memory(void) {
+        struct stat st;
+        int seals;
+
+        if (server.received < 0 || (server.length > 1 && !strstr(server.reply, "\"fileDescriptor\":0")))
+                die("no file descriptor came: %s", server.reply);
+        seals = fcntl(server.received, F_GET_SEALS);
+        if (fstat(server.received, &st) < 0 || seals < 0 || st.st_size != MEMORY_SIZE ||
+            (st.st_mode & 07777) != 0600 || (seals & MEMORY_SEALS) != MEMORY_SEALS)
+                die("what came is no sealed memfd of %ju bytes and mode 0600", (uintmax_t) MEMORY_SIZE);
+        close(server.received);
+}
+
+static void check_verdict(void) {
+        if (strcmp(server.reply, SLOT_REPLY) != 0)
+                die("the answer is %s and not %s", server.reply, SLOT_REPLY);
+}
+
+static Work prepare_allocate(bool privmemd) {
+        char name[32];
+
+        if (privmemd)
+                must(varlink("RegisterVM", "\"name\":\"bench\""), "\"created\":true");
+        for (unsigned i = 0; i < OTHER_BACKINGS; i++) {
+                snprintf(name, sizeof(name), "other%u", i);
+                must(allocate(name), "\"fileDescriptor\":0");
+                check_memory();
+        }
+        return (Work) {
+                .call = allocate("ram"),
+                .undo = varlink("ReleaseBacking", "\"vm\":\"bench\",\"backing\":\"ram\""),
+                .check = check_memory,
+                .here = "\"backings\":101,",
+                .gone = "\"backings\":100,",
+        };
+}
+
+static Work prepare_raw(void) {
+        Work work = { .call = { "a", 1 }, .undo = { "r", 1 }, .check = check_memory };
+
+        for (unsigned i = 0; i < OTHER_BACKINGS; i++) {
+                exchange(&work.call);
+                check_memory();
+        }
+        return work;
+}
+
+static Work prepare_set_slot(bool privmemd) {
+        if (privmemd) {
+                must(varlink("RegisterVM", "\"name\":\"bench\""), "\"created\":true");
+                must(varlink("AttachVM", "\"vm\":\"bench\""), "\"state\":\"attached\"");
+                must(varlink("AllocateBacking", "\"vm\":\"bench\",\"name\":\"ram\",\"size\":%ju",
+                             (uintmax_t) (OTHER_SLOTS + 1) * SLOT_SIZE),
+                     "\"fileDescriptor\":0");
+                close(server.received);
+        }
+        for (unsigned i = 0; i <= OTHER_SLOTS; i++)
+                if (i != SLOT_ID)
+                        must(set_slot(i, SLOT_SIZE), SLOT_REPLY);
+        return (Work) {
+                .call = set_slot(SLOT_ID, SLOT_SIZE),
+                .undo = set_slot(SLOT_ID, 0),
+                .check = check_verdict,
+                .here = "\"slots\":1001,",
+                .gone = "\"slots\":1000,",
+        };
+}
+
+/* ---- many calls ---------------------------------------------------------------------------------------- */
+
+/* look: have privmemd count what it has. */
+static uint64_t timed_call(const Work *work, bool look) {
+        uint64_t start, end;
+
+        start = now();
+        exchange(&work->call);
+        end = now();
+        work->check();
+        if (look)
+                must(varlink("GetHost", "%s", ""), work->here);
+        exchange(&work->undo);
+        if (strstr(server.reply, "\"error\""))
+                die("%s was answered by %s", work->undo.text, server.reply);
+        if (look)
+                must(varlink("GetHost", "%s", ""), work->gone);
+        return end - start;
+}
+
+static int compare(const void *a, const void *b) {
+        const uint64_t *x = a, *y = b;
+
+        return (*x > *y) - (*x < *y);
+}
+
+static uint64_t median_of_calls(const Work *work, size_t n) {
+        static uint64_t times[CALLS_MAX];
+
+        for (size_t i = 0; i < n; i++)
+                times[i] = timed_call(work, /* look= */ false);
+        qsort(times, n, sizeof(*times), compare);
+        return times[n / 2];
+}
+
+int main(int argc, char *argv[]) {
+        bool privmemd = argc == 4 && strcmp(argv[3], "privmemd") == 0;
+        size_t n;
+        Work work;
+
+        if (argc != 4) {
+                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|privmemd|raw\n", argv[0]);
+                return 2;
+        }
+        connect_to(argv[1]);
+        if (strcmp(argv[3], "raw") == 0)
+                work = prepare_raw();
+        else
+                work = strcmp(argv[2], "allocate") == 0 ? prepare_allocate(privmemd) : prepare_set_slot(privmemd);
+        for (size_t i = 0; i < WARM_UP; i++)
+                (void) timed_call(&work, /* look= */ privmemd && i == 0);
+        while (scanf("%zu", &n) == 1 && n > 0 && n <= CALLS_MAX) {
+                printf("%ju\n", (uintmax_t) median_of_calls(&work, n));
+                fflush(stdout);
+        }
+        return EXIT_SUCCESS;
+}
