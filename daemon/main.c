@@ -12,17 +12,16 @@
 #include "core/cleanup.h"
 #include "manager.h"
 
-static const char help[] =
-        "privmemd [OPTIONS...]\n"
-        "\n"
-        "Allots, hands out, guards and keeps the memory of the KVM guests on this host.\n"
-        "\n"
-        "  --socket=PATH  Listen there; else on the sockets that the service manager\n"
-        "                 passes; else on /run/privmemd/" PRIVMEMD_INTERFACE ",\n"
-        "                 or as an ordinary user on the same name below\n"
-        "                 $XDG_RUNTIME_DIR\n"
-        "  -h --help      Show this help\n"
-        "     --version   Show the version\n";
+static const char help[] = "privmemd [OPTIONS...]\n"
+                           "\n"
+                           "Allots, hands out, guards and keeps the memory of the KVM guests on this host.\n"
+                           "\n"
+                           "  --socket=PATH  Listen there; else on the sockets that the service manager\n"
+                           "                 passes; else on /run/privmemd/" PRIVMEMD_INTERFACE ",\n"
+                           "                 or as an ordinary user on the same name below\n"
+                           "                 $XDG_RUNTIME_DIR\n"
+                           "  -h --help      Show this help\n"
+                           "     --version   Show the version\n";
 
 /* 1: go on; 0: done; negative: wrong usage. */
 static int parse_arguments(int argc, char *argv[], const char **ret_socket) {
@@ -123,7 +122,8 @@ static int listen_somewhere(Front *front, const char *path, char **ret_path) {
                 break;
         default:
                 if (r < 0)
-                        fprintf(stderr, "privmemd: cannot listen on %s: %s\n", chosen ?: "the default socket", strerror(-r));
+                        fprintf(stderr, "privmemd: cannot listen on %s: %s\n", chosen ?: "the default socket",
+                                strerror(-r));
                 else
                         *ret_path = TAKE_PTR(chosen);
         }

@@ -67,7 +67,7 @@ int service_host_report(Service *service, HostReport *ret) {
         if (!report.pools)
                 return -ENOMEM;
         for (size_t i = 0; i < report.n_pools; i++)
-                report.pools[i] = (PoolReport){
+                report.pools[i] = (PoolReport) {
                         .page_size = pools[i].page_size,
                         .node = pools[i].node,
                         .total = pools[i].total,
@@ -117,7 +117,7 @@ static int hold(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing
                 free(holding);
                 return r;
         }
-        *holding = (Holding){ .fd = fd, .seals = seals };
+        *holding = (Holding) { .fd = fd, .seals = seals };
         (*ret)->userdata = holding;
         return 0;
 }
@@ -216,7 +216,8 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
 }
 
 /* Whether the fd is what the caller says, may be given by whom it comes from, and will stay as large as it is. */
-static int check_donation(const MemoryIdentity *identity, const VM *vm, int kind, uint64_t size, uid_t peer, Failure *f) {
+static int check_donation(const MemoryIdentity *identity, const VM *vm, int kind, uint64_t size, uid_t peer,
+                          Failure *f) {
         unsigned missing = (F_SEAL_SHRINK | F_SEAL_GROW) & ~identity->seals;
 
         if (kind >= 0 && (BackingKind) kind != identity->kind)
@@ -243,7 +244,8 @@ static int take_over(int fd, const MemoryIdentity *identity, const VM *vm, Failu
         return 0;
 }
 
-static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryIdentity *identity, Backing **ret, Failure *f) {
+static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryIdentity *identity, Backing **ret,
+                     Failure *f) {
         _cleanup_close_ int fd = -EBADF;
         int r;
 
@@ -264,16 +266,8 @@ static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryI
         return 0;
 }
 
-int service_adopt(Service *service,
-                  VM *vm,
-                  const char *name,
-                  int fd,
-                  int kind,
-                  uint64_t size,
-                  uid_t peer,
-                  Backing **ret,
-                  bool *ret_created,
-                  Failure *f) {
+int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, uint64_t size, uid_t peer,
+                  Backing **ret, bool *ret_created, Failure *f) {
         MemoryIdentity identity;
         BackingSpec spec;
         const char *found;
@@ -288,11 +282,13 @@ int service_adopt(Service *service,
         *ret_created = !*ret;
         if (*ret)
                 /* One file is one backing; it stays whose it is. */
-                return peer == 0 || (*ret)->vm->owner == vm->owner ? 0 : fail_not_permitted(f, "another owner's backing", peer);
+                return peer == 0 || (*ret)->vm->owner == vm->owner ?
+                               0 :
+                               fail_not_permitted(f, "another owner's backing", peer);
         r = check_donation(&identity, vm, kind, size, peer, f);
         if (r != 0)
                 return r;
-        spec = (BackingSpec){
+        spec = (BackingSpec) {
                 .name = name,
                 .kind = identity.kind,
                 .origin = BACKING_ADOPTED,
@@ -334,7 +330,9 @@ static uint64_t drop(Service *service, Backing *backing) {
         Holding *holding = holding_of(backing);
         uint64_t freed = give_back(service, backing);
 
-        front_publish(service->front, &(Event){ .kind = EVENT_BACKING_RELEASED, .vm = backing->vm, .backing = backing, .freed = &freed });
+        front_publish(
+                service->front,
+                &(Event) { .kind = EVENT_BACKING_RELEASED, .vm = backing->vm, .backing = backing, .freed = &freed });
         (void) backing_release(backing);
         holding_free(holding);
         return freed;
@@ -356,7 +354,8 @@ int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Fai
         return 0;
 }
 
-int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed, Failure *f) {
+int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed,
+                  Failure *f) {
         uint64_t before = service_resident(service, backing), after;
         int r;
 
@@ -396,7 +395,7 @@ static uint64_t drop_vm(Service *service, VM *vm) {
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
                 freed += drop(service, backing);
-        front_publish(service->front, &(Event){ .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
+        front_publish(service->front, &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
         vm_free(vm);
         return freed;
 }
@@ -436,7 +435,7 @@ static int on_vmm_exit(sd_event_source *source, int fd, uint32_t revents, void *
         (void) revents;
         vmm_free(vmm);
         vm_detach(vm);
-        front_publish(manager->front, &(Event){ .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
+        front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
         if (vm->exit_policy == EXIT_POLICY_RELEASE && !shown_elsewhere(vm))
                 (void) drop_vm(manager, vm);
         return 0;

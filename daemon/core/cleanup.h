@@ -12,22 +12,22 @@
 #define ELEMENTSOF(array) (sizeof(array) / sizeof((array)[0]))
 
 #define _cleanup_(function) __attribute__((cleanup(function)))
-#define _cleanup_close_ _cleanup_(cleanup_close)
-#define _cleanup_free_ _cleanup_(cleanup_free)
-#define _cleanup_fclose_ _cleanup_(cleanup_fclose)
+#define _cleanup_close_     _cleanup_(cleanup_close)
+#define _cleanup_free_      _cleanup_(cleanup_free)
+#define _cleanup_fclose_    _cleanup_(cleanup_fclose)
 
-#define TAKE_FD(fd)                                                                                                  \
-        ({                                                                                                           \
-                int *_fd = &(fd), _taken = *_fd;                                                                     \
-                *_fd = -EBADF;                                                                                       \
-                _taken;                                                                                              \
+#define TAKE_FD(fd) \
+        ({ \
+                int *_fd = &(fd), _taken = *_fd; \
+                *_fd = -EBADF; \
+                _taken; \
         })
 
-#define TAKE_PTR(pointer)                                                                                            \
-        ({                                                                                                           \
-                typeof(pointer) *_pointer = &(pointer), _taken = *_pointer;                                          \
-                *_pointer = NULL;                                                                                    \
-                _taken;                                                                                              \
+#define TAKE_PTR(pointer) \
+        ({ \
+                typeof(pointer) *_pointer = &(pointer), _taken = *_pointer; \
+                *_pointer = NULL; \
+                _taken; \
         })
 
 static inline int safe_close(int fd) {

@@ -56,13 +56,13 @@ struct Stream {
         uid_t uid;
         StreamFill fill;
         bool subscriber;
-        Cursor only_vm;               /* "": all */
-        Cursor only_backing, of_vm;   /* "": all */
-        Cursor vm, backing;           /* "": at the beginning */
-        bool in_vm;                   /* as_id and id hold the last slot of vm that was sent */
+        Cursor only_vm;             /* "": all */
+        Cursor only_backing, of_vm; /* "": all */
+        Cursor vm, backing;         /* "": at the beginning */
+        bool in_vm;                 /* as_id and id hold the last slot of vm that was sent */
         uint32_t as_id, id;
-        bool greeted;                 /* a subscriber has had its first message */
-        uint64_t sequence;            /* of the last event that was sent or passed over */
+        bool greeted;      /* a subscriber has had its first message */
+        uint64_t sequence; /* of the last event that was sent or passed over */
         TAILQ_ENTRY(Stream) streams;
 };
 

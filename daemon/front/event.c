@@ -133,14 +133,15 @@ static int format_record(const Record *record, uint64_t sequence, sd_json_varian
                         return r;
         }
         return sd_json_buildo(
-                ret,
-                SD_JSON_BUILD_PAIR_UNSIGNED("sequence", sequence),
+                ret, SD_JSON_BUILD_PAIR_UNSIGNED("sequence", sequence),
                 SD_JSON_BUILD_PAIR_UNSIGNED("timestampUSec", record->timestamp),
                 SD_JSON_BUILD_PAIR_STRING("kind", kinds[record->kind]),
                 SD_JSON_BUILD_PAIR_CONDITION(record->vm[0] != 0, "vm", SD_JSON_BUILD_STRING(record->vm)),
-                SD_JSON_BUILD_PAIR_CONDITION(record->backing[0] != 0, "backing", SD_JSON_BUILD_STRING(record->backing)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->backing[0] != 0, "backing",
+                                             SD_JSON_BUILD_STRING(record->backing)),
                 SD_JSON_BUILD_PAIR_CONDITION(slot != NULL, "slot", SD_JSON_BUILD_VARIANT(slot)),
-                SD_JSON_BUILD_PAIR_CONDITION(record->verdict != NULL, "verdict", SD_JSON_BUILD_VARIANT(record->verdict)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->verdict != NULL, "verdict",
+                                             SD_JSON_BUILD_VARIANT(record->verdict)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->access != NULL, "access", SD_JSON_BUILD_STRING(record->access)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_peer, "peerUID", SD_JSON_BUILD_UNSIGNED(record->peer)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->pid > 0, "pid", SD_JSON_BUILD_UNSIGNED((uint64_t) record->pid)),

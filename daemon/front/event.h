@@ -10,7 +10,7 @@
 #include "core/slot.h"
 #include "core/vm.h"
 
-#define EVENTS_KEPT 4096U
+#define EVENTS_KEPT         4096U
 /* A kept verdict lists at most this many conflicts. */
 #define EVENT_CONFLICTS_MAX 8U
 

@@ -16,34 +16,34 @@ static const char *const error_id[_API_E_MAX] = {
 };
 
 int fail_no_such_vm(Failure *f, const char *vm) {
-        *f = (Failure){ .error = API_E_NoSuchVM, .object = vm };
+        *f = (Failure) { .error = API_E_NoSuchVM, .object = vm };
         return f->error;
 }
 
 int fail_no_such_backing(Failure *f, const char *vm, const char *backing) {
-        *f = (Failure){ .error = API_E_NoSuchBacking, .object = vm, .backing = backing };
+        *f = (Failure) { .error = API_E_NoSuchBacking, .object = vm, .backing = backing };
         return f->error;
 }
 
 int fail_not_permitted(Failure *f, const char *object, uid_t peer) {
-        *f = (Failure){ .error = API_E_NotPermitted, .object = object, .peer = peer };
+        *f = (Failure) { .error = API_E_NotPermitted, .object = object, .peer = peer };
         return f->error;
 }
 
 int fail_name_conflict(Failure *f, const char *name, const char *field, const char *present, const char *requested) {
-        *f = (Failure){ .error = API_E_NameConflict, .object = name, .field = field };
+        *f = (Failure) { .error = API_E_NameConflict, .object = name, .field = field };
         snprintf(f->present, sizeof(f->present), "%s", present);
         snprintf(f->requested, sizeof(f->requested), "%s", requested);
         return f->error;
 }
 
 int fail_invalid_name(Failure *f, const char *field) {
-        *f = (Failure){ .error = API_E_InvalidName, .field = field };
+        *f = (Failure) { .error = API_E_InvalidName, .field = field };
         return f->error;
 }
 
 int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t min, uint64_t max, uint64_t alignment) {
-        *f = (Failure){
+        *f = (Failure) {
                 .error = API_E_InvalidValue,
                 .field = field,
                 .value = value,
@@ -55,7 +55,7 @@ int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t m
 }
 
 int fail_invalid_range(Failure *f, const Backing *backing, uint64_t offset, uint64_t size) {
-        *f = (Failure){
+        *f = (Failure) {
                 .error = API_E_InvalidRange,
                 .backing = backing->name,
                 .offset = offset,
@@ -67,17 +67,17 @@ int fail_invalid_range(Failure *f, const Backing *backing, uint64_t offset, uint
 }
 
 int fail_not_memory(Failure *f, const char *found) {
-        *f = (Failure){ .error = API_E_NotMemory, .field = found };
+        *f = (Failure) { .error = API_E_NotMemory, .field = found };
         return f->error;
 }
 
 int fail_not_sealed(Failure *f, unsigned missing) {
-        *f = (Failure){ .error = API_E_NotSealed, .seals = missing };
+        *f = (Failure) { .error = API_E_NotSealed, .seals = missing };
         return f->error;
 }
 
 int fail_no_capacity(Failure *f, uint64_t page_size, int node, uint64_t needed, uint64_t available) {
-        *f = (Failure){
+        *f = (Failure) {
                 .error = API_E_NoCapacity,
                 .page_size = page_size,
                 .node = node,
@@ -88,12 +88,12 @@ int fail_no_capacity(Failure *f, uint64_t page_size, int node, uint64_t needed, 
 }
 
 int fail_limit(Failure *f, const char *limit, uint64_t maximum) {
-        *f = (Failure){ .error = API_E_LimitExceeded, .field = limit, .maximum = maximum };
+        *f = (Failure) { .error = API_E_LimitExceeded, .field = limit, .maximum = maximum };
         return f->error;
 }
 
 int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid) {
-        *f = (Failure){
+        *f = (Failure) {
                 .error = API_E_BackingInUse,
                 .object = backing->vm->name,
                 .backing = backing->name,
@@ -104,23 +104,23 @@ int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid) {
 }
 
 int fail_vm_in_use(Failure *f, const char *vm, pid_t pid) {
-        *f = (Failure){ .error = API_E_VMInUse, .object = vm, .pid = pid };
+        *f = (Failure) { .error = API_E_VMInUse, .object = vm, .pid = pid };
         return f->error;
 }
 
 int fail_not_supported(Failure *f, const char *feature) {
-        *f = (Failure){ .error = API_E_NotSupported, .field = feature };
+        *f = (Failure) { .error = API_E_NotSupported, .field = feature };
         return f->error;
 }
 
 int fail_host(Failure *f, const char *operation, int errnum) {
-        *f = (Failure){ .error = API_E_HostFailure, .field = operation, .errnum = errnum < 0 ? -errnum : errnum };
+        *f = (Failure) { .error = API_E_HostFailure, .field = operation, .errnum = errnum < 0 ? -errnum : errnum };
         return f->error;
 }
 
 /* Control characters and all that is not ASCII become '?', and a long text is cut: it goes to terminals and logs. */
 static const char *safe(const char *text, char buffer[static 80]) {
-        size_t n = strnlen(text ?: "", 77);
+        size_t n = strnlen(text ?: "", 76);
 
         for (size_t i = 0; i < n; i++)
                 buffer[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
@@ -128,17 +128,17 @@ static const char *safe(const char *text, char buffer[static 80]) {
         return buffer;
 }
 
-#define STRING(name, value) SD_JSON_BUILD_PAIR_STRING(name, value)
-#define UNSIGNED(name, value) SD_JSON_BUILD_PAIR_UNSIGNED(name, value)
+#define STRING(name, value)           SD_JSON_BUILD_PAIR_STRING(name, value)
+#define UNSIGNED(name, value)         SD_JSON_BUILD_PAIR_UNSIGNED(name, value)
 #define GIVEN(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_UNSIGNED(value))
 
 /* Sends the error with its message and fields. */
-#define SEND(link, f, fmt_and_args, ...)                                                                             \
-        ({                                                                                                           \
-                _cleanup_free_ char *_message = format fmt_and_args;                                                 \
-                _message ? sd_varlink_errorbo((link), error_id[(f)->error], STRING("message", _message),            \
-                                              __VA_ARGS__)                                                           \
-                         : sd_varlink_error_errno((link), -ENOMEM);                                                  \
+#define SEND(link, f, fmt_and_args, ...) \
+        ({ \
+                _cleanup_free_ char *_message = format fmt_and_args; \
+                _message ? \
+                        sd_varlink_errorbo((link), error_id[(f)->error], STRING("message", _message), __VA_ARGS__) : \
+                        sd_varlink_error_errno((link), -ENOMEM); \
         })
 
 __attribute__((format(printf, 1, 2))) static char *format(const char *fmt, ...) {
@@ -179,11 +179,12 @@ static int reply_no_capacity(sd_varlink *link, const Failure *f) {
 
 static int reply_backing_in_use(sd_varlink *link, const Failure *f) {
         if (f->pid > 0)
-                return SEND(link, f,
-                            ("Backing %s of VM %s is still mapped by its VMM, process %d. Unmap it or stop the VMM first.",
-                             f->backing, f->object, (int) f->pid),
-                            STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
-                            UNSIGNED("pid", (uint64_t) f->pid));
+                return SEND(
+                        link, f,
+                        ("Backing %s of VM %s is still mapped by its VMM, process %d. Unmap it or stop the VMM first.",
+                         f->backing, f->object, (int) f->pid),
+                        STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
+                        UNSIGNED("pid", (uint64_t) f->pid));
         return SEND(link, f,
                     ("Backing %s of VM %s is still shown by %zu slots. Delete them first.", f->backing, f->object,
                      f->slots),
@@ -198,9 +199,10 @@ static int reply_not_sealed(sd_varlink *link, const Failure *f) {
                 missing[n++] = (char *) "shrink";
         if (f->seals & F_SEAL_GROW)
                 missing[n++] = (char *) "grow";
-        return SEND(link, f,
-                    ("The memfd can still change its size: add the seals F_SEAL_SHRINK and F_SEAL_GROW and donate it again."),
-                    SD_JSON_BUILD_PAIR_STRV("missing", missing));
+        return SEND(
+                link, f,
+                ("The memfd can still change its size: add the seals F_SEAL_SHRINK and F_SEAL_GROW and donate it again."),
+                SD_JSON_BUILD_PAIR_STRV("missing", missing));
 }
 
 /* The errors that say which object is missing, taken or in the way. */
@@ -221,17 +223,19 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                              safe(f->object, a)),
                             STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
         case API_E_NameConflict:
-                return SEND(link, f,
-                            ("%s is there already, with %s %s where %s was asked for. Use another name, or release it first.",
-                             f->object, f->field, f->present, f->requested),
-                            STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
-                            STRING("requested", f->requested));
+                return SEND(
+                        link, f,
+                        ("%s is there already, with %s %s where %s was asked for. Use another name, or release it first.",
+                         f->object, f->field, f->present, f->requested),
+                        STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
+                        STRING("requested", f->requested));
         case API_E_BackingInUse:
                 return reply_backing_in_use(link, f);
         case API_E_VMInUse:
-                return SEND(link, f,
-                            ("A living VMM, process %d, is attached to VM %s. Stop it first.", (int) f->pid, f->object),
-                            STRING("vm", f->object), UNSIGNED("pid", (uint64_t) f->pid));
+                return SEND(
+                        link, f,
+                        ("A living VMM, process %d, is attached to VM %s. Stop it first.", (int) f->pid, f->object),
+                        STRING("vm", f->object), UNSIGNED("pid", (uint64_t) f->pid));
         default:
                 return 0;
         }
@@ -244,10 +248,11 @@ static int reply_about_input(sd_varlink *link, const Failure *f) {
                 if (strcmp(f->field, "uuid") == 0)
                         return SEND(link, f, ("uuid must be 32 hexadecimal digits, with hyphens as usual or without."),
                                     STRING("field", f->field));
-                return SEND(link, f,
-                            ("%s must be 1 to %u characters from A-Z a-z 0-9 . _ : - and start with a letter or a digit.",
-                             f->field, NAME_LENGTH_MAX),
-                            STRING("field", f->field));
+                return SEND(
+                        link, f,
+                        ("%s must be 1 to %u characters from A-Z a-z 0-9 . _ : - and start with a letter or a digit.",
+                         f->field, NAME_LENGTH_MAX),
+                        STRING("field", f->field));
         case API_E_InvalidValue:
                 return reply_invalid_value(link, f);
         case API_E_InvalidRange:
@@ -264,10 +269,11 @@ static int reply_about_input(sd_varlink *link, const Failure *f) {
                              f->value, f->minimum == f->maximum ? "" : "at most ", f->maximum),
                             UNSIGNED("received", f->value), UNSIGNED("expected", f->maximum));
         case API_E_NotMemory:
-                return SEND(link, f,
-                            ("The file descriptor is a %s; only a memfd, hugetlb memfd or guest_memfd that fits the request can be adopted.",
-                             f->field),
-                            STRING("found", f->field));
+                return SEND(
+                        link, f,
+                        ("The file descriptor is a %s; only a memfd, hugetlb memfd or guest_memfd that fits the request can be adopted.",
+                         f->field),
+                        STRING("found", f->field));
         case API_E_NotSealed:
                 return reply_not_sealed(link, f);
         default:

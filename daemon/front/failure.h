@@ -24,10 +24,10 @@ typedef enum ApiError {
  * parameters, from static storage or from objects that live until the reply is written. */
 typedef struct Failure {
         ApiError error;
-        const char *object;  /* the VM, or what a permission is about */
+        const char *object; /* the VM, or what a permission is about */
         const char *backing;
-        const char *field;   /* a parameter, a limit, a feature, an operation, what was found */
-        char present[40]; /* NameConflict */
+        const char *field; /* a parameter, a limit, a feature, an operation, what was found */
+        char present[40];  /* NameConflict */
         char requested[40];
         uint64_t value, minimum, maximum, alignment; /* InvalidValue; UINT64_MAX: not given (minimum: 0) */
         uint64_t offset, size, backing_size;

@@ -9,17 +9,18 @@
 #include "front/front.h"
 #include "front/words.h"
 
-#define STRING(name, value) SD_JSON_BUILD_PAIR_STRING(name, value)
-#define UNSIGNED(name, value) SD_JSON_BUILD_PAIR_UNSIGNED(name, value)
-#define BOOLEAN(name, value) SD_JSON_BUILD_PAIR_BOOLEAN(name, value)
+#define STRING(name, value)               SD_JSON_BUILD_PAIR_STRING(name, value)
+#define UNSIGNED(name, value)             SD_JSON_BUILD_PAIR_UNSIGNED(name, value)
+#define BOOLEAN(name, value)              SD_JSON_BUILD_PAIR_BOOLEAN(name, value)
 #define STRING_IF(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_STRING(value))
-#define UNSIGNED_IF(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_UNSIGNED(value))
+#define UNSIGNED_IF(condition, name, value) \
+        SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_UNSIGNED(value))
 #define VARIANT_IF(condition, name, value) SD_JSON_BUILD_PAIR_CONDITION(condition, name, SD_JSON_BUILD_VARIANT(value))
 
 #define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
 
 SlotView slot_view(const VM *vm, const SlotSpec *spec) {
-        return (SlotView){
+        return (SlotView) {
                 .id = spec->id,
                 .as_id = spec->as_id,
                 .flags = spec->flags,
@@ -49,19 +50,14 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
 
         for (size_t i = 0; i < sizeof(uuid.bytes); i++)
                 uuid.bytes[i] = vm->uuid[i];
-        return sd_json_buildo(
-                ret,
-                STRING("name", vm->name),
-                SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
-                UNSIGNED("ownerUID", vm->owner),
-                STRING("state", vm_state_word(vm->state)),
-                STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
-                STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
-                UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
-                UNSIGNED("backings", vm->n_backings),
-                UNSIGNED("slots", slot_count(vm)),
-                UNSIGNED("promisedBytes", vm->promised_bytes),
-                UNSIGNED("residentBytes", vm_resident(service, vm)));
+        return sd_json_buildo(ret, STRING("name", vm->name),
+                              SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
+                              UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
+                              STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
+                              STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
+                              UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid), UNSIGNED("backings", vm->n_backings),
+                              UNSIGNED("slots", slot_count(vm)), UNSIGNED("promisedBytes", vm->promised_bytes),
+                              UNSIGNED("residentBytes", vm_resident(service, vm)));
 }
 
 static int format_seals(unsigned seals, sd_json_variant **ret) {
@@ -69,9 +65,12 @@ static int format_seals(unsigned seals, sd_json_variant **ret) {
                 unsigned seal;
                 const char *word;
         } words[] = {
-                { F_SEAL_SEAL, "seal" },   { F_SEAL_SHRINK, "shrink" },
-                { F_SEAL_GROW, "grow" },   { F_SEAL_WRITE, "write" },
-                { F_SEAL_FUTURE_WRITE, "future_write" }, { 0x20 /* F_SEAL_EXEC, Linux 6.3 */, "exec" },
+                { F_SEAL_SEAL, "seal" },
+                { F_SEAL_SHRINK, "shrink" },
+                { F_SEAL_GROW, "grow" },
+                { F_SEAL_WRITE, "write" },
+                { F_SEAL_FUTURE_WRITE, "future_write" },
+                { 0x20 /* F_SEAL_EXEC, Linux 6.3 */, "exec" },
         };
         char *list[ELEMENTSOF(words) + 1] = {};
         size_t n = 0;
@@ -103,21 +102,15 @@ static int format_backing_with(const Backing *backing, uint64_t resident, sd_jso
                 r = format_bits(backing->numa_nodes, &nodes);
         if (r < 0)
                 return r;
-        return sd_json_buildo(
-                ret,
-                STRING("vm", backing->vm->name),
-                STRING("name", backing->name),
-                STRING("kind", backing_kind_word(backing->kind)),
-                STRING("origin", backing_origin_word(backing->origin)),
-                UNSIGNED("size", backing->size),
-                UNSIGNED("pageSize", backing->page_size),
-                UNSIGNED("device", backing->dev),
-                UNSIGNED("inode", backing->ino),
-                SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
-                STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy", numa_policy_word(backing->numa_policy)),
-                VARIANT_IF(nodes != NULL, "numaNodes", nodes),
-                UNSIGNED("residentBytes", resident),
-                UNSIGNED("slots", backing->n_slots));
+        return sd_json_buildo(ret, STRING("vm", backing->vm->name), STRING("name", backing->name),
+                              STRING("kind", backing_kind_word(backing->kind)),
+                              STRING("origin", backing_origin_word(backing->origin)), UNSIGNED("size", backing->size),
+                              UNSIGNED("pageSize", backing->page_size), UNSIGNED("device", backing->dev),
+                              UNSIGNED("inode", backing->ino), SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
+                              STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy",
+                                        numa_policy_word(backing->numa_policy)),
+                              VARIANT_IF(nodes != NULL, "numaNodes", nodes), UNSIGNED("residentBytes", resident),
+                              UNSIGNED("slots", backing->n_slots));
 }
 
 int format_backing(Service *service, const Backing *backing, sd_json_variant **ret) {
@@ -150,36 +143,26 @@ int format_slot(const SlotView *view, sd_json_variant **ret) {
         r = format_flags(view->flags, &flags);
         if (r < 0)
                 return r;
-        return sd_json_buildo(
-                ret,
-                UNSIGNED("slotId", view->id),
-                UNSIGNED("addressSpace", view->as_id),
-                VARIANT_IF(flags != NULL, "flags", flags),
-                UNSIGNED("guestPhysAddr", view->gpa),
-                UNSIGNED("memorySize", view->size),
-                UNSIGNED("userspaceAddr", view->hva),
-                STRING_IF(view->backing != NULL, "backing", view->backing),
-                STRING_IF(view->backing_vm != NULL, "backingVM", view->backing_vm),
-                UNSIGNED_IF(view->backing != NULL, "backingOffset", view->offset),
-                STRING_IF(view->guest_memfd != NULL, "guestMemfd", view->guest_memfd),
-                UNSIGNED_IF(view->guest_memfd != NULL, "guestMemfdOffset", view->guest_memfd_offset));
+        return sd_json_buildo(ret, UNSIGNED("slotId", view->id), UNSIGNED("addressSpace", view->as_id),
+                              VARIANT_IF(flags != NULL, "flags", flags), UNSIGNED("guestPhysAddr", view->gpa),
+                              UNSIGNED("memorySize", view->size), UNSIGNED("userspaceAddr", view->hva),
+                              STRING_IF(view->backing != NULL, "backing", view->backing),
+                              STRING_IF(view->backing_vm != NULL, "backingVM", view->backing_vm),
+                              UNSIGNED_IF(view->backing != NULL, "backingOffset", view->offset),
+                              STRING_IF(view->guest_memfd != NULL, "guestMemfd", view->guest_memfd),
+                              UNSIGNED_IF(view->guest_memfd != NULL, "guestMemfdOffset", view->guest_memfd_offset));
 }
 
 static int format_conflict(const Conflict *c, sd_json_variant **ret) {
         const Backing *backing = c->backing;
 
-        return sd_json_buildo(
-                ret,
-                STRING("rule", slot_rule_word(c->rule)),
-                STRING("vm", c->vm->name),
-                UNSIGNED("slotId", c->id),
-                UNSIGNED("addressSpace", c->as_id),
-                UNSIGNED("guestPhysAddr", c->gpa),
-                UNSIGNED("requestedGuestPhysAddr", c->requested_gpa),
-                UNSIGNED("size", c->size),
-                STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
-                STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
-                UNSIGNED_IF(backing != NULL, "backingOffset", c->offset));
+        return sd_json_buildo(ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name),
+                              UNSIGNED("slotId", c->id), UNSIGNED("addressSpace", c->as_id),
+                              UNSIGNED("guestPhysAddr", c->gpa), UNSIGNED("requestedGuestPhysAddr", c->requested_gpa),
+                              UNSIGNED("size", c->size),
+                              STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
+                              STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
+                              UNSIGNED_IF(backing != NULL, "backingOffset", c->offset));
 }
 
 /* "slot 3: the same memory would …: range 0xa0000+0x20000 of ram0 is already at guest address 0x0 in slot 0 of web1" */
@@ -199,9 +182,8 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         else
                 snprintf(memory, sizeof(memory), "0x%" PRIx64 " bytes", c->size);
         r = asprintf(&text,
-                     "Slot %" PRIu32 " at guest address 0x%" PRIx64
-                     ": %s: %s that it would show at 0x%" PRIx64 " is already at guest address 0x%" PRIx64
-                     " in slot %" PRIu32 " of VM %s%s.",
+                     "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s that it would show at 0x%" PRIx64
+                     " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of VM %s%s.",
                      spec->id, spec->gpa, slot_rule_sentence(v->rule), memory, c->requested_gpa, c->gpa, c->id,
                      c->vm->name, v->n_conflicts > 1 ? ", and more" : "");
         return r < 0 ? NULL : text;
@@ -227,11 +209,9 @@ int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts,
                         return -ENOMEM;
         }
         return sd_json_buildo(
-                ret,
-                STRING("outcome", outcome_word(v->outcome)),
+                ret, STRING("outcome", outcome_word(v->outcome)),
                 STRING_IF(v->rule != RULE_NONE, "rule", slot_rule_word(v->rule)),
-                STRING_IF(reason != NULL, "reason", reason),
-                UNSIGNED("kernelErrno", (uint64_t) v->kernel_errno),
+                STRING_IF(reason != NULL, "reason", reason), UNSIGNED("kernelErrno", (uint64_t) v->kernel_errno),
                 SD_JSON_BUILD_PAIR_CONDITION(conflicts != NULL, "conflicts", SD_JSON_BUILD_VARIANT(conflicts)),
                 SD_JSON_BUILD_PAIR_CONDITION(conflicts == NULL, "conflicts", SD_JSON_BUILD_EMPTY_ARRAY));
 }
@@ -245,13 +225,10 @@ static int format_pools(const HostReport *report, sd_json_variant **ret_pools, s
         for (size_t i = 0; r >= 0 && i < report->n_pools; i++) {
                 const PoolReport *p = &report->pools[i];
 
-                r = sd_json_variant_append_arraybo(
-                        ret_pools,
-                        UNSIGNED("pageSize", p->page_size),
-                        UNSIGNED_IF(p->node >= 0, "node", (uint64_t) p->node),
-                        UNSIGNED("total", p->total),
-                        UNSIGNED("free", p->free),
-                        UNSIGNED_IF(p->node < 0, "reserved", p->reserved));
+                r = sd_json_variant_append_arraybo(ret_pools, UNSIGNED("pageSize", p->page_size),
+                                                   UNSIGNED_IF(p->node >= 0, "node", (uint64_t) p->node),
+                                                   UNSIGNED("total", p->total), UNSIGNED("free", p->free),
+                                                   UNSIGNED_IF(p->node < 0, "reserved", p->reserved));
                 if (r >= 0 && p->node < 0)
                         r = sd_json_variant_append_arrayb(ret_sizes, SD_JSON_BUILD_UNSIGNED(p->page_size));
         }
@@ -283,38 +260,26 @@ int format_host(Service *service, sd_json_variant **ret) {
         free(report.pools);
         if (r < 0)
                 return r;
-        r = sd_json_buildo(
-                &features,
-                BOOLEAN("kvm", report.kvm),
-                BOOLEAN("guestMemfd", report.guest_memfd),
-                UNSIGNED("guestMemfdFlags", report.guest_memfd_flags),
-                BOOLEAN("cachestat", report.cachestat),
-                BOOLEAN("noexecSeal", report.noexec_seal),
-                SD_JSON_BUILD_PAIR_VARIANT("hugePageSizes", sizes));
+        r = sd_json_buildo(&features, BOOLEAN("kvm", report.kvm), BOOLEAN("guestMemfd", report.guest_memfd),
+                           UNSIGNED("guestMemfdFlags", report.guest_memfd_flags),
+                           BOOLEAN("cachestat", report.cachestat), BOOLEAN("noexecSeal", report.noexec_seal),
+                           SD_JSON_BUILD_PAIR_VARIANT("hugePageSizes", sizes));
         if (r < 0)
                 return r;
-        r = sd_json_buildo(
-                &limits,
-                UNSIGNED("vmsPerUID", VMS_PER_UID_MAX),
-                UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
-                UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
-                UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX),
-                UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
-                UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
-                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
+        r = sd_json_buildo(&limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX),
+                           UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
+                           UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
+                           UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
+                           UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
+                           UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)
                 return r;
-        return sd_json_buildo(
-                ret,
-                STRING("version", PRIVMEMD_VERSION),
-                STRING("kernelRelease", uts.release),
-                UNSIGNED("pageSize", (uint64_t) sysconf(_SC_PAGESIZE)),
-                SD_JSON_BUILD_PAIR_VARIANT("features", features),
-                SD_JSON_BUILD_PAIR_VARIANT("hugePagePools", pools),
-                SD_JSON_BUILD_PAIR_VARIANT("limits", limits),
-                UNSIGNED("vms", registry->n_vms),
-                UNSIGNED("backings", registry->n_backings),
-                UNSIGNED("slots", registry->n_slots),
-                UNSIGNED("promisedBytes", registry->promised_bytes),
-                UNSIGNED("residentBytes", host_resident(service)));
+        return sd_json_buildo(ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),
+                              UNSIGNED("pageSize", (uint64_t) sysconf(_SC_PAGESIZE)),
+                              SD_JSON_BUILD_PAIR_VARIANT("features", features),
+                              SD_JSON_BUILD_PAIR_VARIANT("hugePagePools", pools),
+                              SD_JSON_BUILD_PAIR_VARIANT("limits", limits), UNSIGNED("vms", registry->n_vms),
+                              UNSIGNED("backings", registry->n_backings), UNSIGNED("slots", registry->n_slots),
+                              UNSIGNED("promisedBytes", registry->promised_bytes),
+                              UNSIGNED("residentBytes", host_resident(service)));
 }

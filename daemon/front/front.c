@@ -35,7 +35,7 @@ bool call_may_see(const Call *call, const VM *vm) {
 }
 
 static int fail_wrong_fds(Failure *f, size_t received, size_t at_least, size_t at_most) {
-        *f = (Failure){ .error = API_E_WrongFds, .value = received, .minimum = at_least, .maximum = at_most };
+        *f = (Failure) { .error = API_E_WrongFds, .value = received, .minimum = at_least, .maximum = at_most };
         return f->error;
 }
 
@@ -70,10 +70,7 @@ static int check_call(Call *call, const Operation *operation, Failure *f) {
         return operation->right == VM_OWNER ? check_owner(call, f) : 0;
 }
 
-static int dispatch(sd_varlink *link,
-                    sd_json_variant *parameters,
-                    sd_varlink_method_flags_t flags,
-                    Front *front,
+static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, Front *front,
                     const Operation *operation) {
         Call call = {
                 .front = front,
@@ -97,17 +94,17 @@ static int dispatch(sd_varlink *link,
 }
 
 /* sd-varlink 257 does not tell a handler which method was called, so each row has a function of its own. */
-#define OPERATION(name, function, who, max_fds)                                                                      \
-        static int vl_##function(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags,     \
-                                 void *userdata) {                                                                   \
-                static const Operation operation = {                                                                 \
-                        .method = #name,                                                                             \
-                        .handler = op_##function,                                                                    \
-                        .right = who,                                                                                \
-                        .fds = max_fds,                                                                              \
-                };                                                                                                   \
-                                                                                                                     \
-                return dispatch(link, parameters, flags, userdata, &operation);                                      \
+#define OPERATION(name, function, who, max_fds) \
+        static int vl_##function(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, \
+                                 void *userdata) { \
+                static const Operation operation = { \
+                        .method = #name, \
+                        .handler = op_##function, \
+                        .right = who, \
+                        .fds = max_fds, \
+                }; \
+\
+                return dispatch(link, parameters, flags, userdata, &operation); \
         }
 #include "api/operations.def"
 #undef OPERATION
@@ -150,8 +147,7 @@ static void on_disconnect(sd_varlink_server *server, sd_varlink *link, void *use
 static int configure_server(Front *front) {
         int r;
 
-        r = sd_varlink_server_set_info(front->server, "privmemd", "privmemd", PRIVMEMD_VERSION,
-                                       "https://varlink.org");
+        r = sd_varlink_server_set_info(front->server, "privmemd", "privmemd", PRIVMEMD_VERSION, "https://varlink.org");
         if (r < 0)
                 return r;
         r = sd_varlink_server_add_interface(front->server, &vl_interface_io_privmemd_Memory);

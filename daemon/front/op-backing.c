@@ -37,8 +37,7 @@ static int parse_numa(const AllocateParameters *p, BackingSpec *spec, Failure *f
                 uint64_t node = sd_json_variant_unsigned(sd_json_variant_by_index(p->numa_nodes, i));
 
                 /* A negative number reads as 0 here, but says so. */
-                if (node >= NUMA_NODES_MAX ||
-                    !sd_json_variant_is_unsigned(sd_json_variant_by_index(p->numa_nodes, i)))
+                if (node >= NUMA_NODES_MAX || !sd_json_variant_is_unsigned(sd_json_variant_by_index(p->numa_nodes, i)))
                         return fail_invalid_value(f, "numaNodes", node, 0, NUMA_NODES_MAX - 1, 0);
                 spec->numa_nodes |= UINT64_C(1) << node;
         }
@@ -60,8 +59,8 @@ static int parse_allocate(const AllocateParameters *p, BackingSpec *ret, Failure
                 return fail_invalid_value(f, "pageSize", spec.page_size, page,
                                           spec.kind == BACKING_MEMFD ? page : UINT64_C(1) << 40, page);
         if (spec.size == 0 || spec.size > INT64_MAX || !is_aligned(spec.size, spec.page_size))
-                return fail_invalid_value(f, "size", spec.size, spec.page_size,
-                                          INT64_MAX & ~(spec.page_size - 1), spec.page_size);
+                return fail_invalid_value(f, "size", spec.size, spec.page_size, INT64_MAX & ~(spec.page_size - 1),
+                                          spec.page_size);
         *ret = spec;
         return parse_numa(p, ret, f);
 }
@@ -79,25 +78,32 @@ static int push_fd(Call *call, Backing *backing, bool read_only, int *ret_index,
                 return r;
         TAKE_FD(fd);
         *ret_index = r;
-        front_publish(call->front, &(Event){
-                .kind = EVENT_BACKING_GRANTED,
-                .vm = backing->vm,
-                .backing = backing,
-                .access = read_only ? "read_only" : "read_write",
-                .peer = &call->uid,
-        });
+        front_publish(call->front, &(Event) {
+                                           .kind = EVENT_BACKING_GRANTED,
+                                           .vm = backing->vm,
+                                           .backing = backing,
+                                           .access = read_only ? "read_only" : "read_write",
+                                           .peer = &call->uid,
+                                   });
         return 0;
 }
 
 int op_allocate_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, vm), SD_JSON_MANDATORY },
-                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, name), SD_JSON_MANDATORY },
-                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AllocateParameters, size), SD_JSON_MANDATORY },
-                { "kind", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, kind), SD_JSON_NULLABLE },
-                { "pageSize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AllocateParameters, page_size), SD_JSON_NULLABLE },
-                { "numaPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, numa_policy), SD_JSON_NULLABLE },
-                { "numaNodes", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(AllocateParameters, numa_nodes), SD_JSON_NULLABLE },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, vm),
+                  SD_JSON_MANDATORY },
+                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, name),
+                  SD_JSON_MANDATORY },
+                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AllocateParameters, size),
+                  SD_JSON_MANDATORY },
+                { "kind", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, kind),
+                  SD_JSON_NULLABLE },
+                { "pageSize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64,
+                  offsetof(AllocateParameters, page_size), SD_JSON_NULLABLE },
+                { "numaPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
+                  offsetof(AllocateParameters, numa_policy), SD_JSON_NULLABLE },
+                { "numaNodes", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref,
+                  offsetof(AllocateParameters, numa_nodes), SD_JSON_NULLABLE },
                 {},
         };
         _cleanup_json_ sd_json_variant *object = NULL;
@@ -117,17 +123,16 @@ int op_allocate_backing(Call *call) {
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         if (created)
-                front_publish(call->front, &(Event){ .kind = EVENT_BACKING_ALLOCATED, .vm = call->vm, .backing = backing });
+                front_publish(call->front,
+                              &(Event) { .kind = EVENT_BACKING_ALLOCATED, .vm = call->vm, .backing = backing });
         r = created ? format_new_backing(backing, &object) : format_backing(call->service, backing, &object);
         if (r >= 0)
                 r = push_fd(call, backing, /* read_only= */ false, &index, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        return sd_varlink_replybo(
-                call->link,
-                SD_JSON_BUILD_PAIR_VARIANT("backing", object),
-                SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index),
-                SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
+        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_VARIANT("backing", object),
+                                  SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index),
+                                  SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
 }
 
 typedef struct AdoptParameters {
@@ -148,8 +153,8 @@ static int admit(Call *call, const AdoptParameters *p, Failure *f) {
         int r;
 
         if (p->size == 0 || p->size > INT64_MAX || !is_aligned(p->size, spec.page_size))
-                return fail_invalid_value(f, "size", p->size, spec.page_size,
-                                          INT64_MAX & ~(spec.page_size - 1), spec.page_size);
+                return fail_invalid_value(f, "size", p->size, spec.page_size, INT64_MAX & ~(spec.page_size - 1),
+                                          spec.page_size);
         r = backing_admit(call->vm, &spec, &backing);
         if (r == CORE_E_EXISTS)
                 return fail_name_conflict(f, backing->name, "inode", "one file", "a new one");
@@ -177,11 +182,16 @@ static int adopt(Call *call, const AdoptParameters *p, Backing **ret, bool *ret_
 
 int op_adopt_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, vm), SD_JSON_MANDATORY },
-                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, name), SD_JSON_MANDATORY },
-                { "fileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(AdoptParameters, fd), SD_JSON_NULLABLE },
-                { "kind", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, kind), SD_JSON_NULLABLE },
-                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AdoptParameters, size), SD_JSON_NULLABLE },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, vm),
+                  SD_JSON_MANDATORY },
+                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, name),
+                  SD_JSON_MANDATORY },
+                { "fileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(AdoptParameters, fd),
+                  SD_JSON_NULLABLE },
+                { "kind", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AdoptParameters, kind),
+                  SD_JSON_NULLABLE },
+                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(AdoptParameters, size),
+                  SD_JSON_NULLABLE },
                 {},
         };
         _cleanup_json_ sd_json_variant *object = NULL;
@@ -198,20 +208,19 @@ int op_adopt_backing(Call *call) {
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         if (created)
-                front_publish(call->front, &(Event){
-                        .kind = EVENT_BACKING_ADOPTED,
-                        .vm = call->vm,
-                        .backing = backing,
-                        .peer = &call->uid,
-                });
+                front_publish(call->front, &(Event) {
+                                                   .kind = EVENT_BACKING_ADOPTED,
+                                                   .vm = call->vm,
+                                                   .backing = backing,
+                                                   .peer = &call->uid,
+                                           });
         if (backing) {
                 r = format_backing(call->service, backing, &object);
                 if (r < 0)
                         return sd_varlink_error_errno(call->link, r);
         }
         return sd_varlink_replybo(
-                call->link,
-                SD_JSON_BUILD_PAIR_CONDITION(object != NULL, "backing", SD_JSON_BUILD_VARIANT(object)),
+                call->link, SD_JSON_BUILD_PAIR_CONDITION(object != NULL, "backing", SD_JSON_BUILD_VARIANT(object)),
                 SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
 }
 
@@ -227,9 +236,12 @@ static int find_backing(Call *call, const BackingParameters *p, Backing **ret, F
 
 int op_open_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm), SD_JSON_MANDATORY },
-                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
-                { "access", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, access), SD_JSON_NULLABLE },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm),
+                  SD_JSON_MANDATORY },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
+                  offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
+                { "access", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, access),
+                  SD_JSON_NULLABLE },
                 {},
         };
         _cleanup_json_ sd_json_variant *object = NULL;
@@ -248,10 +260,8 @@ int op_open_backing(Call *call) {
                 r = push_fd(call, backing, p.access && strcmp(p.access, "read_only") == 0, &index, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        return sd_varlink_replybo(
-                call->link,
-                SD_JSON_BUILD_PAIR_VARIANT("backing", object),
-                SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index));
+        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_VARIANT("backing", object),
+                                  SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index));
 }
 
 static int reply_freed(Call *call, uint64_t freed) {
@@ -260,8 +270,10 @@ static int reply_freed(Call *call, uint64_t freed) {
 
 int op_release_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm), SD_JSON_MANDATORY },
-                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm),
+                  SD_JSON_MANDATORY },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
+                  offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
                 {},
         };
         BackingParameters p = {};
@@ -283,10 +295,14 @@ int op_release_backing(Call *call) {
 
 int op_punch_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm), SD_JSON_MANDATORY },
-                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
-                { "offset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(BackingParameters, offset), SD_JSON_MANDATORY },
-                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(BackingParameters, size), SD_JSON_MANDATORY },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm),
+                  SD_JSON_MANDATORY },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
+                  offsetof(BackingParameters, backing), SD_JSON_MANDATORY },
+                { "offset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64,
+                  offsetof(BackingParameters, offset), SD_JSON_MANDATORY },
+                { "size", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(BackingParameters, size),
+                  SD_JSON_MANDATORY },
                 {},
         };
         BackingParameters p = {};
@@ -306,6 +322,7 @@ int op_punch_backing(Call *call) {
                 r = service_punch(call->service, backing, p.offset, p.size, &freed, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        front_publish(call->front, &(Event){ .kind = EVENT_BACKING_PUNCHED, .vm = call->vm, .backing = backing, .freed = &freed });
+        front_publish(call->front,
+                      &(Event) { .kind = EVENT_BACKING_PUNCHED, .vm = call->vm, .backing = backing, .freed = &freed });
         return reply_freed(call, freed);
 }

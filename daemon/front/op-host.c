@@ -148,7 +148,8 @@ static Slot *next_slot(Stream *stream) {
 
 /* A list of the slots that show one backing goes through all VMs, since any may. */
 static bool shows(const Slot *slot, const Stream *stream, const Backing *backing) {
-        return !stream->only_backing[0] || (backing && (slot->spec.backing == backing || slot->spec.guest_memfd == backing));
+        return !stream->only_backing[0] ||
+               (backing && (slot->spec.backing == backing || slot->spec.guest_memfd == backing));
 }
 
 static Backing *only_backing(Stream *stream, const char *of_vm) {
@@ -217,8 +218,10 @@ static int list(Call *call, StreamFill fill) {
                 const char *vm, *backing;
         } p = {};
         const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm), SD_JSON_NULLABLE },
-                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), backing), SD_JSON_NULLABLE },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
+                  SD_JSON_NULLABLE },
+                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), backing),
+                  SD_JSON_NULLABLE },
                 {},
         };
         Stream stream = { .fill = fill };

@@ -23,17 +23,28 @@ typedef struct SlotParameters {
 } SlotParameters;
 
 static const sd_json_dispatch_field slot_table[] = {
-        { "slotId", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(SlotParameters, id), SD_JSON_MANDATORY },
-        { "addressSpace", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(SlotParameters, as_id), SD_JSON_NULLABLE },
-        { "flags", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(SlotParameters, flags), SD_JSON_NULLABLE },
-        { "guestPhysAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, gpa), SD_JSON_MANDATORY },
-        { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, size), SD_JSON_MANDATORY },
-        { "userspaceAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, hva), SD_JSON_NULLABLE },
-        { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(SlotParameters, backing), SD_JSON_NULLABLE },
-        { "backingVM", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(SlotParameters, backing_vm), SD_JSON_NULLABLE },
-        { "backingOffset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, offset), SD_JSON_NULLABLE },
-        { "guestMemfd", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(SlotParameters, guest_memfd), SD_JSON_NULLABLE },
-        { "guestMemfdOffset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, guest_memfd_offset), SD_JSON_NULLABLE },
+        { "slotId", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(SlotParameters, id),
+          SD_JSON_MANDATORY },
+        { "addressSpace", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(SlotParameters, as_id),
+          SD_JSON_NULLABLE },
+        { "flags", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(SlotParameters, flags),
+          SD_JSON_NULLABLE },
+        { "guestPhysAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, gpa),
+          SD_JSON_MANDATORY },
+        { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, size),
+          SD_JSON_MANDATORY },
+        { "userspaceAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, hva),
+          SD_JSON_NULLABLE },
+        { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(SlotParameters, backing),
+          SD_JSON_NULLABLE },
+        { "backingVM", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(SlotParameters, backing_vm),
+          SD_JSON_NULLABLE },
+        { "backingOffset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(SlotParameters, offset),
+          SD_JSON_NULLABLE },
+        { "guestMemfd", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(SlotParameters, guest_memfd),
+          SD_JSON_NULLABLE },
+        { "guestMemfdOffset", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64,
+          offsetof(SlotParameters, guest_memfd_offset), SD_JSON_NULLABLE },
         {},
 };
 
@@ -77,7 +88,7 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
 static int resolve_slot(Call *call, const SlotParameters *p, SlotSpec *ret, Failure *f) {
         int r;
 
-        *ret = (SlotSpec){
+        *ret = (SlotSpec) {
                 .id = p->id,
                 .as_id = p->as_id,
                 .flags = parse_flags(p->flags),
@@ -134,7 +145,9 @@ static void publish_slot(Call *call, const SlotSpec *spec, const Verdict *verdic
         else
                 event.kind = EVENT_SLOT_SET;
         if (changed && event.kind == EVENT_ALIAS_REPORTED)
-                front_publish(call->front, &(Event){ .kind = EVENT_SLOT_SET, .vm = call->vm, .backing = spec->backing, .slot = spec });
+                front_publish(
+                        call->front,
+                        &(Event) { .kind = EVENT_SLOT_SET, .vm = call->vm, .backing = spec->backing, .slot = spec });
         front_publish(call->front, &event);
 }
 
@@ -148,11 +161,9 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
         if (was_set)
                 return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_VARIANT("verdict", object));
         return sd_varlink_errorbo(
-                call->link,
-                PRIVMEMD_INTERFACE ".SlotRefused",
+                call->link, PRIVMEMD_INTERFACE ".SlotRefused",
                 SD_JSON_BUILD_PAIR_STRING("message", sd_json_variant_string(sd_json_variant_by_key(object, "reason"))),
-                SD_JSON_BUILD_PAIR_STRING("vm", call->vm->name),
-                SD_JSON_BUILD_PAIR_UNSIGNED("slotId", spec->id),
+                SD_JSON_BUILD_PAIR_STRING("vm", call->vm->name), SD_JSON_BUILD_PAIR_UNSIGNED("slotId", spec->id),
                 SD_JSON_BUILD_PAIR_UNSIGNED("addressSpace", spec->as_id),
                 SD_JSON_BUILD_PAIR_VARIANT("verdict", object));
 }
@@ -169,8 +180,10 @@ int op_set_slot(Call *call) {
                 sd_json_variant *slot;
         } p = {};
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm), SD_JSON_MANDATORY },
-                { "slot", SD_JSON_VARIANT_OBJECT, sd_json_dispatch_variant_noref, offsetof(typeof(p), slot), SD_JSON_MANDATORY },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
+                  SD_JSON_MANDATORY },
+                { "slot", SD_JSON_VARIANT_OBJECT, sd_json_dispatch_variant_noref, offsetof(typeof(p), slot),
+                  SD_JSON_MANDATORY },
                 {},
         };
         _cleanup_(verdict_done) Verdict verdict;
@@ -254,14 +267,12 @@ static int reply_refused_batch(Call *call, const Batch *batch, sd_json_variant *
 
         for (size_t i = 0; i < batch->n; i++)
                 refused += !is_accepted(call->vm, &batch->verdicts[i]);
-        snprintf(message, sizeof(message), "%zu of %zu slots of VM %s were refused and nothing was changed. Each verdict says why.",
-                 refused, batch->n, call->vm->name);
+        snprintf(message, sizeof(message),
+                 "%zu of %zu slots of VM %s were refused and nothing was changed. Each verdict says why.", refused,
+                 batch->n, call->vm->name);
         return sd_varlink_errorbo(
-                call->link,
-                PRIVMEMD_INTERFACE ".SlotsRefused",
-                SD_JSON_BUILD_PAIR_STRING("message", message),
-                SD_JSON_BUILD_PAIR_STRING("vm", call->vm->name),
-                SD_JSON_BUILD_PAIR_VARIANT("verdicts", verdicts));
+                call->link, PRIVMEMD_INTERFACE ".SlotsRefused", SD_JSON_BUILD_PAIR_STRING("message", message),
+                SD_JSON_BUILD_PAIR_STRING("vm", call->vm->name), SD_JSON_BUILD_PAIR_VARIANT("verdicts", verdicts));
 }
 
 static int reply_batch(Call *call, const Batch *batch, bool apply) {
@@ -274,8 +285,7 @@ static int reply_batch(Call *call, const Batch *batch, bool apply) {
         if (apply && !batch->accepted)
                 return reply_refused_batch(call, batch, verdicts);
         return sd_varlink_replybo(
-                call->link,
-                SD_JSON_BUILD_PAIR_CONDITION(!apply, "accepted", SD_JSON_BUILD_BOOLEAN(batch->accepted)),
+                call->link, SD_JSON_BUILD_PAIR_CONDITION(!apply, "accepted", SD_JSON_BUILD_BOOLEAN(batch->accepted)),
                 SD_JSON_BUILD_PAIR_VARIANT("verdicts", verdicts));
 }
 
@@ -283,7 +293,8 @@ static int reply_batch(Call *call, const Batch *batch, bool apply) {
 static void publish_batch(Call *call, const Batch *batch) {
         for (size_t i = 0; i < batch->n; i++)
                 if (batch->accepted || !is_accepted(call->vm, &batch->verdicts[i]))
-                        publish_slot(call, &batch->specs[i], &batch->verdicts[i], batch->accepted && batch->changed[i]);
+                        publish_slot(call, &batch->specs[i], &batch->verdicts[i],
+                                     batch->accepted && batch->changed[i]);
 }
 
 static int set_or_check(Call *call, bool apply) {
@@ -292,8 +303,10 @@ static int set_or_check(Call *call, bool apply) {
                 sd_json_variant *slots;
         } p = {};
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm), SD_JSON_MANDATORY },
-                { "slots", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(typeof(p), slots), SD_JSON_MANDATORY },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
+                  SD_JSON_MANDATORY },
+                { "slots", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(typeof(p), slots),
+                  SD_JSON_MANDATORY },
                 {},
         };
         _cleanup_(batch_done) Batch batch = {};

@@ -27,7 +27,7 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 return fail_invalid_name(f, "uuid");
         if (p->owner != call->uid && call->uid != 0)
                 return fail_not_permitted(f, "a VM of another uid", call->uid);
-        *ret = (VMSpec){
+        *ret = (VMSpec) {
                 .name = p->name,
                 .has_uuid = p->uuid != NULL,
                 .owner = p->owner,
@@ -83,7 +83,7 @@ static int register_vm(Call *call, const VMSpec *spec, VM **ret, bool *ret_creat
         if (r < 0)
                 return r;
         *ret_created = true;
-        front_publish(call->front, &(Event){ .kind = EVENT_VM_REGISTERED, .vm = *ret });
+        front_publish(call->front, &(Event) { .kind = EVENT_VM_REGISTERED, .vm = *ret });
         return 0;
 }
 
@@ -95,19 +95,23 @@ static int reply_vm(Call *call, VM *vm, const bool *created) {
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         return sd_varlink_replybo(
-                call->link,
-                SD_JSON_BUILD_PAIR_VARIANT("vm", object),
+                call->link, SD_JSON_BUILD_PAIR_VARIANT("vm", object),
                 SD_JSON_BUILD_PAIR_CONDITION(created != NULL, "created", SD_JSON_BUILD_BOOLEAN(created && *created)));
 }
 
 int op_register_vm(Call *call) {
         RegisterParameters p = { .owner = call->uid };
         const sd_json_dispatch_field table[] = {
-                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, name), SD_JSON_MANDATORY },
-                { "uuid", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, uuid), SD_JSON_NULLABLE },
-                { "ownerUID", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(RegisterParameters, owner), SD_JSON_NULLABLE },
-                { "exitPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
-                { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
+                { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, name),
+                  SD_JSON_MANDATORY },
+                { "uuid", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, uuid),
+                  SD_JSON_NULLABLE },
+                { "ownerUID", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(RegisterParameters, owner),
+                  SD_JSON_NULLABLE },
+                { "exitPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
+                  offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
+                { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
+                  offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
                 {},
         };
         VMSpec spec;
@@ -135,7 +139,9 @@ static int vmm_pidfd(Call *call, const uint64_t *index, Failure *f, int *ret_pid
                 return call_peek_fd(call, *index, f, ret_pidfd);
         fd = sd_varlink_get_peer_pidfd(call->link);
         if (fd < 0)
-                return fail_not_supported(f, "this kernel does not say which process is calling (SO_PEERPIDFD, Linux 6.5); pass a pidfd");
+                return fail_not_supported(
+                        f,
+                        "this kernel does not say which process is calling (SO_PEERPIDFD, Linux 6.5); pass a pidfd");
         *ret_pidfd = fd;
         return 0;
 }
@@ -146,8 +152,10 @@ int op_attach_vm(Call *call) {
                 uint64_t pidfd;
         } p = { .pidfd = UINT64_MAX };
         const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm), SD_JSON_MANDATORY },
-                { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(typeof(p), pidfd), SD_JSON_NULLABLE },
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
+                  SD_JSON_MANDATORY },
+                { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(typeof(p), pidfd),
+                  SD_JSON_NULLABLE },
                 {},
         };
         bool was_attached = call->vm->state == VM_ATTACHED;
@@ -163,11 +171,11 @@ int op_attach_vm(Call *call) {
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         if (!was_attached)
-                front_publish(call->front, &(Event){
-                        .kind = EVENT_VM_ATTACHED,
-                        .vm = call->vm,
-                        .pid = service_vmm_pid(call->vm),
-                });
+                front_publish(call->front, &(Event) {
+                                                   .kind = EVENT_VM_ATTACHED,
+                                                   .vm = call->vm,
+                                                   .pid = service_vmm_pid(call->vm),
+                                           });
         return reply_vm(call, call->vm, /* created= */ NULL);
 }
 

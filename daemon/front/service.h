@@ -39,16 +39,8 @@ int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f
  * backing was there. */
 int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing **ret, bool *ret_created, Failure *f);
 /* Takes a duplicate of fd (borrowed). kind: -1 if any will do; size: 0 if any will do. */
-int service_adopt(Service *service,
-                  VM *vm,
-                  const char *name,
-                  int fd,
-                  int kind,
-                  uint64_t size,
-                  uid_t peer,
-                  Backing **ret,
-                  bool *ret_created,
-                  Failure *f);
+int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, uint64_t size, uid_t peer,
+                  Backing **ret, bool *ret_created, Failure *f);
 /* A new fd of the backing, which the caller owns. */
 int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd, Failure *f);
 int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f);

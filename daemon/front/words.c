@@ -61,7 +61,8 @@ static const struct {
         [RULE_FOREIGN_GUEST_MEMFD] = { "foreign_guest_memfd",
                                        "a guest_memfd can only be bound in the VM that it was created for" },
         [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it" },
-        [RULE_BINDING_OVERLAP] = { "binding_overlap", "this range of the guest_memfd is already bound by another slot" },
+        [RULE_BINDING_OVERLAP] = { "binding_overlap",
+                                   "this range of the guest_memfd is already bound by another slot" },
         [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias" },
         [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice" },
         [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only" },
@@ -91,13 +92,13 @@ static int find(const char *const *words, size_t n, const char *word, int fallba
         return -1;
 }
 
-#define DEFINE_WORD(name, type, table)                                                                               \
-        const char *name##_word(type value) {                                                                        \
-                return table[value];                                                                                 \
+#define DEFINE_WORD(name, type, table) \
+        const char *name##_word(type value) { \
+                return table[value]; \
         }
-#define DEFINE_OF(name, table)                                                                                       \
-        int name##_of(const char *word, int fallback) {                                                              \
-                return find(table, ELEMENTSOF(table), word, fallback);                                               \
+#define DEFINE_OF(name, table) \
+        int name##_of(const char *word, int fallback) { \
+                return find(table, ELEMENTSOF(table), word, fallback); \
         }
 
 DEFINE_WORD(backing_kind, BackingKind, backing_kinds)

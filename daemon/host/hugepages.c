@@ -11,7 +11,7 @@
 #include "host/memory-file.h"
 
 #define HOST_POOLS "/sys/kernel/mm/hugepages"
-#define NODES "/sys/devices/system/node"
+#define NODES      "/sys/devices/system/node"
 
 /* A count of pages in one of the pool's files, as bytes. */
 static int read_pages(const HugePagePool *pool, const char *name, uint64_t *ret) {

@@ -8,11 +8,11 @@
 #include <stdint.h>
 
 typedef struct HugePagePool {
-        uint64_t page_size; /* bytes */
-        int node;           /* -1: the sum over the host */
-        uint64_t total;     /* bytes */
-        uint64_t free;      /* bytes that nothing uses, promised ones included */
-        uint64_t reserved;  /* bytes of the free ones that are promised; host only, else 0 */
+        uint64_t page_size;  /* bytes */
+        int node;            /* -1: the sum over the host */
+        uint64_t total;      /* bytes */
+        uint64_t free;       /* bytes that nothing uses, promised ones included */
+        uint64_t reserved;   /* bytes of the free ones that are promised; host only, else 0 */
         uint64_t overcommit; /* bytes that the kernel may still add to the pool on demand; host only, else 0 */
 } HugePagePool;
 

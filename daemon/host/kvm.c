@@ -27,7 +27,7 @@ static int check_extension(int fd, int capability) {
 void kvm_host_probe(KVMHost *ret) {
         _cleanup_close_ int fd = -EBADF;
 
-        *ret = (KVMHost){};
+        *ret = (KVMHost) {};
         fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
         if (fd < 0)
                 return;

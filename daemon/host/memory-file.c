@@ -23,7 +23,7 @@
 #endif
 /* Linux 6.19; before, a guest_memfd was an anonymous inode */
 #define GUEST_MEMFD_MAGIC 0x474d454dUL
-#define ANON_INODE_MAGIC 0x09041934UL
+#define ANON_INODE_MAGIC  0x09041934UL
 
 struct cachestat_range_v0 {
         uint64_t off, len;
@@ -119,7 +119,7 @@ static int check_bound_nodes(const BackingSpec *spec, MemoryShortage *ret_shorta
         }
         if (available >= spec->size)
                 return 0;
-        *ret_shortage = (MemoryShortage){ .node = first, .needed = spec->size, .available = available };
+        *ret_shortage = (MemoryShortage) { .node = first, .needed = spec->size, .available = available };
         return MEMORY_E_NO_PAGES;
 }
 
@@ -143,7 +143,7 @@ static int reserve_huge_pages(int fd, const BackingSpec *spec, MemoryShortage *r
         r = hugepages_read(spec->page_size, -1, &pool);
         if (r < 0)
                 return r;
-        *ret_shortage = (MemoryShortage){
+        *ret_shortage = (MemoryShortage) {
                 .node = -1,
                 .needed = spec->size,
                 .available = hugepages_available(&pool),
@@ -163,11 +163,7 @@ static int open_memfd(const MemoryHost *host, const char *label, const BackingSp
         return fd < 0 ? -errno : fd;
 }
 
-int memory_file_create(const MemoryHost *host,
-                       const char *label,
-                       const BackingSpec *spec,
-                       uid_t owner,
-                       int *ret_fd,
+int memory_file_create(const MemoryHost *host, const char *label, const BackingSpec *spec, uid_t owner, int *ret_fd,
                        MemoryShortage *ret_shortage) {
         _cleanup_close_ int fd = -EBADF;
         HugePagePool pool;
@@ -261,7 +257,7 @@ int memory_file_identify(const MemoryHost *host, int fd, MemoryIdentity *ret, co
         r = fd_link(fd, link, sizeof(link));
         if (r < 0)
                 return r;
-        *ret = (MemoryIdentity){
+        *ret = (MemoryIdentity) {
                 .dev = st.st_dev,
                 .ino = st.st_ino,
                 .uid = st.st_uid,

@@ -11,15 +11,15 @@
 #include "core/backing.h"
 
 enum {
-        MEMORY_E_SIZE = 1,   /* larger than the file system, or with a NUMA policy the address space, allows */
-        MEMORY_E_NO_POOL,    /* the kernel has no huge pages of that size */
-        MEMORY_E_NO_PAGES,   /* the pool has too few; MemoryShortage says which */
-        MEMORY_E_NOT_MEMORY, /* not a memfd, hugetlb memfd or guest_memfd */
+        MEMORY_E_SIZE = 1,     /* larger than the file system, or with a NUMA policy the address space, allows */
+        MEMORY_E_NO_POOL,      /* the kernel has no huge pages of that size */
+        MEMORY_E_NO_PAGES,     /* the pool has too few; MemoryShortage says which */
+        MEMORY_E_NOT_MEMORY,   /* not a memfd, hugetlb memfd or guest_memfd */
         MEMORY_E_NO_READ_ONLY, /* a guest_memfd cannot be reopened */
 };
 
 typedef struct MemoryShortage {
-        int node; /* -1: the host's sum */
+        int node;                   /* -1: the host's sum */
         uint64_t needed, available; /* bytes */
 } MemoryShortage;
 
@@ -30,9 +30,9 @@ typedef struct MemoryIdentity {
         uint64_t page_size; /* bytes */
         dev_t dev;
         ino_t ino;
-        uid_t uid;       /* owner of the file */
-        unsigned seals;  /* F_SEAL_…; 0 for a guest_memfd */
-        bool writable;   /* opened O_RDWR */
+        uid_t uid;      /* owner of the file */
+        unsigned seals; /* F_SEAL_…; 0 for a guest_memfd */
+        bool writable;  /* opened O_RDWR */
 } MemoryIdentity;
 
 /* What the kernel offers, probed once. */
@@ -49,11 +49,7 @@ uint64_t memory_nodes_online(void);
 
 /* label: what /proc/PID/maps shows behind "/memfd:", at most 249 bytes. spec's name, dev and ino are not looked at.
  * The caller owns *ret_fd, which has O_CLOEXEC. MEMORY_E_NO_PAGES sets *ret_shortage. */
-int memory_file_create(const MemoryHost *host,
-                       const char *label,
-                       const BackingSpec *spec,
-                       uid_t owner,
-                       int *ret_fd,
+int memory_file_create(const MemoryHost *host, const char *label, const BackingSpec *spec, uid_t owner, int *ret_fd,
                        MemoryShortage *ret_shortage);
 
 /* MEMORY_E_NOT_MEMORY sets *ret_found to words for what it is instead; static storage. */

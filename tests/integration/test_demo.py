@@ -13,8 +13,8 @@ DEMO = pathlib.Path(__file__).with_name("demo")
 CLAIMS = [
     "SeaBIOS (version",
     "attached",
-    "/memfd:privmemd:web1/ram0 (deleted)",
     "64.0M",
+    "/memfd:privmemd:web1/ram0 (deleted)",
     "A guest was here.",
     "slot 0 of VM small2",
     "KVM alone accepts the very same slot",

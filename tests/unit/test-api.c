@@ -112,12 +112,9 @@ static void test_each_field_is_documented(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_each_row_has_a_method),
-                cmocka_unit_test(test_each_method_has_a_row),
-                cmocka_unit_test(test_each_error_is_in_both_tables),
-                cmocka_unit_test(test_each_error_has_a_message),
-                cmocka_unit_test(test_each_symbol_is_documented),
-                cmocka_unit_test(test_each_field_is_documented),
+                cmocka_unit_test(test_each_row_has_a_method),        cmocka_unit_test(test_each_method_has_a_row),
+                cmocka_unit_test(test_each_error_is_in_both_tables), cmocka_unit_test(test_each_error_has_a_message),
+                cmocka_unit_test(test_each_symbol_is_documented),    cmocka_unit_test(test_each_field_is_documented),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
