@@ -13,6 +13,7 @@
 #define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
 
 #define HUGE_PAGE_DEFAULT (UINT64_C(2) << 20)
+#define PAGE_SIZE_MAX (UINT64_C(1) << 40)
 
 static uint64_t host_page_size(void) {
         return (uint64_t) sysconf(_SC_PAGESIZE);
@@ -55,9 +56,9 @@ static int parse_allocate(const AllocateParameters *p, BackingSpec *ret, Failure
                 return fail_not_supported(f, "only a VMM can create a guest_memfd; create it there and adopt it");
         spec.page_size = p->page_size ?: spec.kind == BACKING_HUGETLB ? HUGE_PAGE_DEFAULT : page;
         if ((spec.page_size & (spec.page_size - 1)) != 0 || (spec.kind == BACKING_MEMFD && spec.page_size != page) ||
-            (spec.kind == BACKING_HUGETLB && spec.page_size <= page))
+            (spec.kind == BACKING_HUGETLB && (spec.page_size <= page || spec.page_size > PAGE_SIZE_MAX)))
                 return fail_invalid_value(f, "pageSize", spec.page_size, page,
-                                          spec.kind == BACKING_MEMFD ? page : UINT64_C(1) << 40, page);
+                                          spec.kind == BACKING_MEMFD ? page : PAGE_SIZE_MAX, page);
         if (spec.size == 0 || spec.size > INT64_MAX || !is_aligned(spec.size, spec.page_size))
                 return fail_invalid_value(f, "size", spec.size, spec.page_size, INT64_MAX & ~(spec.page_size - 1),
                                           spec.page_size);
