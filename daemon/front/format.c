@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/utsname.h>
 
 #include "core/cleanup.h"
@@ -165,15 +166,27 @@ static int format_conflict(const Conflict *c, sd_json_variant **ret) {
                               UNSIGNED_IF(backing != NULL, "backingOffset", c->offset));
 }
 
-/* "slot 3: the same memory would …: range 0xa0000+0x20000 of ram0 is already at guest address 0x0 in slot 0 of web1" */
+/* What KVM itself would say to the slot. */
+static void kernel_says(const Verdict *v, char buffer[static 40]) {
+        if (v->outcome != OUTCOME_REFUSED)
+                buffer[0] = 0;
+        else if (v->kernel_errno == 0)
+                strcpy(buffer, " KVM alone would accept it.");
+        else
+                snprintf(buffer, 40, " KVM answers %s.", strerrorname_np(v->kernel_errno) ?: "an error");
+}
+
+/* "Slot 3 at …: the same memory would …: range 0xa0000+0x20000 of ram0 that it would show at 0x200000 is already at
+ * guest address 0xa0000 in slot 0 of VM web1. KVM alone would accept it." */
 static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         const Conflict *c = v->conflicts;
-        char memory[160], *text;
+        char memory[160], kernel[40], *text;
         int r;
 
+        kernel_says(v, kernel);
         if (v->n_conflicts == 0) {
-                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s.", spec->id, spec->gpa,
-                             slot_rule_sentence(v->rule));
+                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s.%s", spec->id, spec->gpa,
+                             slot_rule_sentence(v->rule), kernel);
                 return r < 0 ? NULL : text;
         }
         if (c->backing)
@@ -183,9 +196,9 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
                 snprintf(memory, sizeof(memory), "0x%" PRIx64 " bytes", c->size);
         r = asprintf(&text,
                      "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s that it would show at 0x%" PRIx64
-                     " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of VM %s%s.",
+                     " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of VM %s%s.%s",
                      spec->id, spec->gpa, slot_rule_sentence(v->rule), memory, c->requested_gpa, c->gpa, c->id,
-                     c->vm->name, v->n_conflicts > 1 ? ", and more" : "");
+                     c->vm->name, v->n_conflicts > 1 ? ", and more" : "", kernel);
         return r < 0 ? NULL : text;
 }
 
