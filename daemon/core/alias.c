@@ -24,6 +24,7 @@ typedef struct Question {
         const SlotSpec *spec; /* the slot asked for */
         const Slot *self;     /* what it replaces, or NULL */
         Verdict *verdict;
+        size_t n_allowed;
 } Question;
 
 typedef struct Run {
@@ -83,7 +84,14 @@ static SlotRule rule_of(const Question *q, const Run *run) {
         return RULE_UNDECLARED_ALIAS;
 }
 
-static int judge_run(const Question *q, const Run *run) {
+/* True if no other conflict can be listed any more, for each that is listed is refused. */
+static bool list_is_full(const Verdict *verdict) {
+        return verdict->n_conflicts == VERDICT_CONFLICTS_MAX &&
+               slot_rule_outcome(verdict->conflicts[VERDICT_CONFLICTS_MAX - 1].rule) == OUTCOME_REFUSED;
+}
+
+/* Positive if the slot needs no more judging. */
+static int judge_run(Question *q, const Run *run) {
         Conflict conflict = {
                 .rule = rule_of(q, run),
                 .vm = run->vm,
@@ -95,13 +103,26 @@ static int judge_run(const Question *q, const Run *run) {
                 .backing = run->other_file ? run->other_file : run->file,
                 .offset = run->offset,
         };
+        bool too_many = false;
+        int r;
+
+        /* A caller must not be able to make judging its slots as slow as it likes. */
+        if (slot_rule_outcome(conflict.rule) == OUTCOME_ALLOWED && ++q->n_allowed > SLOT_ALIASES_MAX) {
+                too_many = true;
+                conflict.rule = RULE_UNDECLARED_ALIAS;
+        }
 
         verdict_note(q->verdict, slot_rule_outcome(conflict.rule), conflict.rule, 0);
-        return conflict.rule == RULE_SAME_FRAME ? 0 : verdict_add_conflict(q->verdict, &conflict);
+        if (conflict.rule == RULE_SAME_FRAME)
+                return 0;
+        r = verdict_add_conflict(q->verdict, &conflict);
+        if (r < 0)
+                return r;
+        return too_many || list_is_full(q->verdict);
 }
 
 /* A slot may map the very bytes of its guest_memfd that are its private side, each at its own place. */
-static int judge_own_pair(const Question *q) {
+static int judge_own_pair(Question *q) {
         const SlotSpec *spec = q->spec;
         uint64_t start;
         Run run = {
@@ -123,7 +144,7 @@ static int judge_own_pair(const Question *q) {
 }
 
 /* Compares one side of the slot asked for with all that is shown of its file. */
-static int judge_file(const Question *q, Backing *file, uint64_t offset, bool private_side) {
+static int judge_file(Question *q, Backing *file, uint64_t offset, bool private_side) {
         const SlotSpec *spec = q->spec;
         SlotShowing *showing;
         int r;
@@ -148,7 +169,7 @@ static int judge_file(const Question *q, Backing *file, uint64_t offset, bool pr
                 run.same_hva = !private_side && !showing->private_side && run.vm->mm == q->vm->mm &&
                                spec->hva + run.at == other->hva + run.other_at;
                 r = judge_run(q, &run);
-                if (r < 0)
+                if (r != 0)
                         return r;
         }
 
@@ -160,7 +181,7 @@ static bool files_agree(const SlotSpec *a, const SlotSpec *b) {
         return a->backing && a->backing == b->backing && a->offset - a->hva == b->offset - b->hva;
 }
 
-static int judge_address_space(const Question *q) {
+static int judge_address_space(Question *q) {
         const SlotSpec *spec = q->spec;
         Slot *slot;
         int r;
@@ -188,30 +209,31 @@ static int judge_address_space(const Question *q) {
                 else if (spec->backing)
                         run.offset = spec->offset + run.at;
                 r = judge_run(q, &run);
-                if (r < 0)
+                if (r != 0)
                         return r;
         }
 
         return 0;
 }
 
+static int judge_all(Question *q) {
+        const SlotSpec *spec = q->spec;
+        int r;
+
+        r = judge_own_pair(q);
+        if (r == 0 && spec->backing)
+                r = judge_file(q, spec->backing, spec->offset, /* private_side= */ false);
+        if (r == 0 && spec->guest_memfd)
+                r = judge_file(q, spec->guest_memfd, spec->guest_memfd_offset, /* private_side= */ true);
+        if (r == 0)
+                r = judge_address_space(q);
+        return r;
+}
+
 int alias_judge(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict) {
         Question q = { .vm = vm, .spec = spec, .self = self, .verdict = verdict };
         int r;
 
-        r = judge_own_pair(&q);
-        if (r < 0)
-                return r;
-        if (spec->backing) {
-                r = judge_file(&q, spec->backing, spec->offset, /* private_side= */ false);
-                if (r < 0)
-                        return r;
-        }
-        if (spec->guest_memfd) {
-                r = judge_file(&q, spec->guest_memfd, spec->guest_memfd_offset, /* private_side= */ true);
-                if (r < 0)
-                        return r;
-        }
-
-        return judge_address_space(&q);
+        r = judge_all(&q);
+        return r < 0 ? r : 0;
 }

@@ -81,11 +81,16 @@ static bool modify_accepts(const Slot *slot, const SlotSpec *spec, Verdict *verd
         return true;
 }
 
+/* The outcome is certain with the first conflict; the others are for the caller to see. */
+static bool has_room(const Verdict *verdict) {
+        return verdict->n_conflicts < VERDICT_CONFLICTS_MAX;
+}
+
 static int judge_gfns(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict) {
         Slot *slot;
         int r;
 
-        for (slot = slot_first_at_gpa(vm, spec->as_id, spec->gpa, spec->size); slot;
+        for (slot = slot_first_at_gpa(vm, spec->as_id, spec->gpa, spec->size); slot && has_room(verdict);
              slot = slot_next_at_gpa(slot, spec->gpa, spec->size)) {
                 Conflict conflict = { .rule = RULE_GFN_OVERLAP, .vm = vm };
 
@@ -126,7 +131,7 @@ static int judge_bindings(const SlotSpec *spec, Verdict *verdict) {
         SlotShowing *showing;
         int r;
 
-        for (showing = showing_first(file, start, spec->size); showing;
+        for (showing = showing_first(file, start, spec->size); showing && has_room(verdict);
              showing = showing_next(showing, start, spec->size)) {
                 const SlotSpec *other = &showing->slot->spec;
                 Conflict conflict = { .rule = RULE_BINDING_OVERLAP, .vm = showing->slot->vm };

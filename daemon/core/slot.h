@@ -113,10 +113,12 @@ typedef struct Conflict {
 /* Fill with verdict_init(), empty with verdict_done(). */
 typedef struct Verdict {
         Outcome outcome;
-        SlotRule rule;    /* the worst one: of a refusal before that of an allowance, and the first such */
+        /* The worst one: of a refusal before that of an allowance, and of those the first in the order of the enum. */
+        SlotRule rule;
         int kernel_errno; /* positive: what KVM gives for the same slot; 0 if KVM alone accepts it */
-        Conflict *
-                conflicts; /* VERDICT_CONFLICTS_MAX of them at most: refused ones first, each kind by rule, VM, slot */
+        /* VERDICT_CONFLICTS_MAX at most. The refused ones come first, then it goes by rule, VM and slot. When so many
+         * are refused, nobody looks for more. */
+        Conflict *conflicts;
         size_t n_conflicts;
 } Verdict;
 
@@ -125,6 +127,9 @@ void verdict_done(Verdict *verdict);
 
 /* At most this many conflicts are listed in one verdict. */
 #define VERDICT_CONFLICTS_MAX 64U
+/* A slot may have this many allowed aliases; the next one falls under RULE_UNDECLARED_ALIAS. No machine comes near it,
+ * and without it 32,764 views of one page would cost a walk over all of them each. */
+#define SLOT_ALIASES_MAX      256U
 
 /* Creates, moves, changes the flags of, or deletes a slot. 0: judged; verdict->outcome says how, and the table has
  * changed unless it is denied: OUTCOME_REFUSED by a KVM rule, by RULE_BEYOND_BACKING for the shared side (which KVM

@@ -426,6 +426,12 @@ static void share_between_two_peers(void **state) {
         assert_allowed(third, RULE_DECLARED_SHARE, .size = P, .hva = HVA, .backing = f.ram);
 }
 
+static void share_that_the_live_slot_lacks(void **state) {
+        (void) state;
+        assert_ok(f.peer, .size = P, .hva = HVA, .backing = f.ram);
+        assert_refused(f.vm, RULE_UNDECLARED_ALIAS, .size = P, .hva = HVA, .backing = f.ram);
+}
+
 static void share_through_one_process(void **state) {
         (void) state;
         assert_int_equal(vm_attach(f.vm, 1), 0);
@@ -531,6 +537,24 @@ static void the_list_of_conflicts_is_bounded(void **state) {
         assert_int_equal(f.verdict.n_conflicts, VERDICT_CONFLICTS_MAX);
         assert_int_equal(f.verdict.conflicts[0].id, 100);
         assert_int_equal(f.verdict.conflicts[1].id, 0);
+}
+
+static void aliases_of_one_slot_are_bounded(void **state) {
+        (void) state;
+        for (uint32_t i = 0; i <= SLOT_ALIASES_MAX; i++)
+                set(f.vm, (SlotSpec) { .id = i, .gpa = i * P, .size = P, .hva = HVA });
+        assert_int_equal(f.verdict.outcome, OUTCOME_ALLOWED);
+        assert_int_equal(f.verdict.n_conflicts, VERDICT_CONFLICTS_MAX);
+        assert_refused(f.vm, RULE_UNDECLARED_ALIAS, .id = 1000, .gpa = 1000 * P, .size = P, .hva = HVA);
+        assert_int_equal(f.verdict.conflicts[0].rule, RULE_UNDECLARED_ALIAS);
+        assert_int_equal(f.verdict.conflicts[1].rule, RULE_VMM_WINDOW);
+}
+
+static void same_frames_are_not_bounded(void **state) {
+        (void) state;
+        for (uint32_t i = 0; i <= SLOT_ALIASES_MAX; i++)
+                assert_ok(f.vm, .id = i, .gpa = i * P, .size = P, .hva = HVA + i * P);
+        assert_ok(f.vm, .as_id = 1, .gpa = 0, .size = (SLOT_ALIASES_MAX + 1) * P, .hva = HVA);
 }
 
 static void observing_vm_gets_its_slot(void **state) {
@@ -644,6 +668,7 @@ int main(void) {
                 TEST(share_that_was_taken_back),
                 TEST(share_does_not_help_within_one_vm),
                 TEST(share_between_two_peers),
+                TEST(share_that_the_live_slot_lacks),
                 TEST(share_through_one_process),
                 TEST(share_of_a_mapping_that_one_vm_declares),
                 TEST(share_needs_every_file_that_is_declared),
@@ -653,6 +678,8 @@ int main(void) {
                 TEST(file_and_mapping_that_show_different_overlaps),
                 TEST(the_worst_decides_and_comes_first),
                 TEST(the_list_of_conflicts_is_bounded),
+                TEST(aliases_of_one_slot_are_bounded),
+                TEST(same_frames_are_not_bounded),
                 TEST(observing_vm_gets_its_slot),
                 TEST(observing_vm_does_not_excuse_the_other),
                 TEST(slot_is_no_alias_of_itself),

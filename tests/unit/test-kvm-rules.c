@@ -276,6 +276,16 @@ static void gfn_overlap_lists_all(void **state) {
         assert_int_equal(f.verdict.conflicts[1].id, 2);
 }
 
+static void gfn_overlap_lists_the_lowest_of_many(void **state) {
+        (void) state;
+        for (uint32_t i = 0; i <= VERDICT_CONFLICTS_MAX; i++)
+                assert_ok(f.vm, .id = 100 - i, .gpa = i * P, .size = P, .hva = HVA + i * P);
+        assert_kvm_refuses(f.vm, RULE_GFN_OVERLAP, EEXIST, .id = 200, .size = 100 * P, .hva = HVA + 100 * P);
+        assert_int_equal(f.verdict.n_conflicts, VERDICT_CONFLICTS_MAX);
+        assert_int_equal(f.verdict.conflicts[0].gpa, (VERDICT_CONFLICTS_MAX - 1) * P);
+        assert_int_equal(f.verdict.conflicts[VERDICT_CONFLICTS_MAX - 1].gpa, 0);
+}
+
 static void gfn_overlap_of_a_move(void **state) {
         (void) state;
         assert_ok(f.vm, .id = 1, .gpa = 0, .size = P, .hva = HVA);
@@ -488,6 +498,7 @@ int main(void) {
                 TEST(gfn_overlap_names_the_common_bytes),
                 TEST(gfn_neighbours),
                 TEST(gfn_overlap_lists_all),
+                TEST(gfn_overlap_lists_the_lowest_of_many),
                 TEST(gfn_overlap_of_a_move),
                 TEST(gfns_of_other_tables_do_not_overlap),
                 TEST(gfn_overlap_comes_before_the_guest_memfd),
