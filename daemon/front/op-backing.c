@@ -13,7 +13,7 @@
 #define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
 
 #define HUGE_PAGE_DEFAULT (UINT64_C(2) << 20)
-#define PAGE_SIZE_MAX (UINT64_C(1) << 40)
+#define PAGE_SIZE_MAX     (UINT64_C(1) << 40)
 
 static uint64_t host_page_size(void) {
         return (uint64_t) sysconf(_SC_PAGESIZE);
