@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The interface as its golden file has it, and whether a message keeps to it.
+
+sd-varlink checks what comes in; what goes out is checked here, for each reply and each error of every test."""
+
+import pathlib
+
+import varlink.scanner as scanner
+
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
+INTERFACE = "io.privmemd.Memory"
+GOLDEN = PROJECT / "api" / f"{INTERFACE}.varlink"
+
+# The errors that every varlink service may give, and their fields.
+SERVICE_ERRORS = {
+    "org.varlink.service.InvalidParameter": {"parameter": str()},
+    "org.varlink.service.MethodNotFound": {"method": str()},
+    "org.varlink.service.InterfaceNotFound": {"interface": str()},
+    "org.varlink.service.ExpectedMore": {},
+}
+
+
+class Breach(AssertionError):
+    """A message that the contract does not allow."""
+
+
+class Contract:
+    def __init__(self, text):
+        self.text = text
+        self.members = scanner.Interface(text).members
+
+    def full_name(self, error):
+        name = f"{INTERFACE}.{error}" if error in self.members else f"org.varlink.service.{error}"
+        return error if "." in error else name
+
+    def check_reply(self, method, parameters):
+        self._check(method, self.members[method].out_type, parameters)
+
+    def check_error(self, error, parameters):
+        short = error.removeprefix(f"{INTERFACE}.")
+        if error in SERVICE_ERRORS:
+            self._check(error, scanner._Struct(SERVICE_ERRORS[error]), parameters)
+        elif short == error or not isinstance(self.members.get(short), scanner._Error):
+            raise Breach(f"{error} is no error of the interface: {parameters}")
+        else:
+            self._check(short, self.members[short].type, parameters)
+            if not parameters["message"].strip():
+                raise Breach(f"{short} says nothing")
+
+    def _check(self, place, kind, value):
+        if isinstance(kind, scanner._Maybe):
+            if value is not None:
+                self._check(place, kind.element_type, value)
+        elif isinstance(kind, scanner._CustomType):
+            self._check(place, self.members[kind.name].type, value)
+        elif isinstance(kind, scanner._Array):
+            self._expect(place, isinstance(value, list), "an array", value)
+            for i, element in enumerate(value):
+                self._check(f"{place}[{i}]", kind.element_type, element)
+        elif isinstance(kind, scanner._Enum):
+            self._expect(place, isinstance(value, str) and value in kind.fields, f"one of {list(kind.fields)}", value)
+        elif isinstance(kind, scanner._Struct):
+            self._check_object(place, kind.fields, value)
+        else:
+            self._expect(place, type(value) is type(kind), f"a {type(kind).__name__}", value)
+
+    def _check_object(self, place, fields, value):
+        self._expect(place, isinstance(value, dict), "an object", value)
+        unknown = value.keys() - fields.keys()
+        if unknown:
+            raise Breach(f"{place}: fields that the interface does not have: {sorted(unknown)}")
+        for name, kind in fields.items():
+            self._check(f"{place}.{name}", kind, value.get(name))
+
+    @staticmethod
+    def _expect(place, is_so, wanted, value):
+        if not is_so:
+            raise Breach(f"{place} must be {wanted}, but is {value!r}")
+
+
+def golden():
+    return Contract(GOLDEN.read_text())
