@@ -111,8 +111,7 @@ int verb_release(Session *s, const Verb *verb, char **arguments) {
                 r = session_print(reply);
         } else {
                 freed = format_size_field(reply, "freedBytes");
-                printf("Released backing %s of VM %s; %s were in memory.\n", a.items[1], a.items[0],
-                       freed ? freed : "?");
+                printf("Released backing %s of VM %s: %s freed.\n", a.items[1], a.items[0], freed ? freed : "?");
                 free(freed);
         }
         json_object_put(reply);

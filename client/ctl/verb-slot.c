@@ -140,7 +140,7 @@ static int read_slots(const char *path, json_object **ret) {
         free(text);
         slots = json_object_is_type(document, json_type_array) ? document : json_get_array(document, "slots");
         if (r < 0 || !slots) {
-                complain("%s is no JSON array of slots.", path);
+                complain("%s is no JSON array of slots.", strcmp(path, "-") == 0 ? "standard input" : path);
                 json_object_put(document);
                 return EXIT_ERROR;
         }

@@ -229,7 +229,7 @@ int verb_unregister(Session *s, const Verb *verb, char **arguments) {
                 r = session_print(reply);
         } else {
                 freed = format_size_field(reply, "freedBytes");
-                printf("Unregistered VM %s; %s were in memory.\n", a.items[0], freed ? freed : "?");
+                printf("Unregistered VM %s: %s freed.\n", a.items[0], freed ? freed : "?");
                 free(freed);
         }
         json_object_put(reply);
