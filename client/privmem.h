@@ -48,9 +48,12 @@ const char *privmem_version(void);
 /* A connection to privmemd. */
 typedef struct privmem privmem;
 
-/* Connects to the unix socket at path. NULL means, in this order: $PRIVMEM_SOCKET if it is set and not empty
- * (and the program is not set-uid); if the caller is not root, $XDG_RUNTIME_DIR/privmemd/io.privmemd.Memory
- * if there is one; /run/privmemd/io.privmemd.Memory. ret must not be NULL.
+/* Where privmemd listens for this process, in this order: $PRIVMEM_SOCKET if it is set and not empty (and the
+ * program is not set-uid); if the caller is not root, $XDG_RUNTIME_DIR/privmemd/io.privmemd.Memory if there is
+ * one; /run/privmemd/io.privmemd.Memory. The caller frees *ret with free(). -ENOMEM. */
+int privmem_default_path(char **ret);
+
+/* Connects to the unix socket at path; NULL means that of privmem_default_path(). ret must not be NULL.
  *
  * -ENOENT, -ECONNREFUSED: privmemd does not run there. -EACCES: the socket is not for this user.
  * -ENAMETOOLONG: the path does not fit a socket address. -ENOMEM, -EMFILE. */

@@ -29,19 +29,22 @@ int out_of_memory(void) {
 }
 
 int session_open(Session *s) {
-        int r;
+        char *standard = NULL;
+        int r = 0;
 
         if (s->p)
                 return EXIT_OK;
 
-        r = privmem_connect(s->socket, &s->p);
+        if (!s->socket)
+                r = privmem_default_path(&standard);
         if (r >= 0)
-                return EXIT_OK;
-
-        complain("cannot connect to privmemd%s%s: %s%s", s->socket ? " at " : "", s->socket ? s->socket : "",
-                 strerror(-r),
-                 r == -ENOENT || r == -ECONNREFUSED ? ". Does it run? --socket=PATH names another place." : ".");
-        return EXIT_CONNECT;
+                r = privmem_connect(s->socket ? s->socket : standard, &s->p);
+        if (r < 0)
+                complain("cannot connect to privmemd at %s: %s%s", s->socket ? s->socket : standard, strerror(-r),
+                         r == -ENOENT || r == -ECONNREFUSED ? ". Does it run? --socket=PATH names another place." :
+                                                              ".");
+        free(standard);
+        return r < 0 ? EXIT_CONNECT : EXIT_OK;
 }
 
 void session_done(Session *s) {

@@ -20,7 +20,7 @@ const char *privmem_version(void) {
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
-static int default_path(char **ret) {
+int privmem_default_path(char **ret) {
         const char *given = secure_getenv("PRIVMEM_SOCKET"), *runtime = secure_getenv("XDG_RUNTIME_DIR");
         char *path = NULL;
         struct stat st;
@@ -62,7 +62,7 @@ int privmem_connect(const char *path, privmem **ret) {
                 return -ENOMEM;
 
         if (!path)
-                r = default_path(&standard);
+                r = privmem_default_path(&standard);
         if (r >= 0)
                 r = transport_connect(&p->transport, path ? path : standard);
         free(standard);
