@@ -215,16 +215,22 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
         return 0;
 }
 
-/* Whether the fd is what the caller says, may be given by whom it comes from, and will stay as large as it is. */
-static int check_donation(const MemoryIdentity *identity, const VM *vm, int kind, uint64_t size, uid_t peer,
-                          Failure *f) {
-        unsigned missing = (F_SEAL_SHRINK | F_SEAL_GROW) & ~identity->seals;
-
+/* Whether the file is what the caller says. */
+static int check_claim(const MemoryIdentity *identity, int kind, uint64_t size, Failure *f) {
         if (kind >= 0 && (BackingKind) kind != identity->kind)
                 return fail_not_memory(f, backing_kind_word(identity->kind));
-        if (identity->size == 0 || (size > 0 && size != identity->size))
-                return fail_invalid_value(f, "size of the donated file", identity->size, size ?: identity->page_size,
-                                          size ?: INT64_MAX, identity->page_size);
+        if (size > 0 && size != identity->size)
+                return fail_invalid_value(f, "size of the donated file", identity->size, size, size, 0);
+        return 0;
+}
+
+/* Whether a file that is not yet a backing may be given by whom it comes from, and will stay as large as it is. */
+static int check_donation(const MemoryIdentity *identity, const VM *vm, uid_t peer, Failure *f) {
+        unsigned missing = (F_SEAL_SHRINK | F_SEAL_GROW) & ~identity->seals;
+
+        if (identity->size == 0)
+                return fail_invalid_value(f, "size of the donated file", identity->size, identity->page_size,
+                                          INT64_MAX & ~(identity->page_size - 1), identity->page_size);
         if (identity->kind == BACKING_GUEST_MEMFD)
                 return 0;
         /* Whoever holds an fd for reading only, or of a file of somebody else's, must not get more by donating it. */
@@ -278,6 +284,9 @@ int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, 
                 return fail_not_memory(f, found);
         if (r < 0)
                 return fail_host(f, "looking at the donated fd", r);
+        r = check_claim(&identity, kind, size, f);
+        if (r != 0)
+                return r;
         *ret = registry_find_file(service->registry, identity.dev, identity.ino);
         *ret_created = !*ret;
         if (*ret)
@@ -285,7 +294,7 @@ int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, 
                 return peer == 0 || (*ret)->vm->owner == vm->owner ?
                                0 :
                                fail_not_permitted(f, "another owner's backing", peer);
-        r = check_donation(&identity, vm, kind, size, peer, f);
+        r = check_donation(&identity, vm, peer, f);
         if (r != 0)
                 return r;
         spec = (BackingSpec) {
