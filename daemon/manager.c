@@ -8,6 +8,7 @@
 
 #include "core/backing.h"
 #include "core/cleanup.h"
+#include "core/range.h"
 #include "front/front.h"
 #include "front/service.h"
 #include "front/words.h"
@@ -228,7 +229,7 @@ static int check_claim(const MemoryIdentity *identity, int kind, uint64_t size, 
 static int check_donation(const MemoryIdentity *identity, const VM *vm, uid_t peer, Failure *f) {
         unsigned missing = (F_SEAL_SHRINK | F_SEAL_GROW) & ~identity->seals;
 
-        if (identity->size == 0)
+        if (identity->size == 0 || !is_aligned(identity->size, identity->page_size))
                 return fail_invalid_value(f, "size of the donated file", identity->size, identity->page_size,
                                           INT64_MAX & ~(identity->page_size - 1), identity->page_size);
         if (identity->kind == BACKING_GUEST_MEMFD)
