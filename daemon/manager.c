@@ -256,6 +256,13 @@ static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryI
         _cleanup_close_ int fd = -EBADF;
         int r;
 
+        r = backing_admit(vm, spec, ret);
+        if (r == CORE_E_EXISTS)
+                return fail_name_conflict(f, (*ret)->name, "inode", "another file", "this file");
+        if (r == CORE_E_LIMIT)
+                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
+        if (r < 0)
+                return r;
         fd = fcntl(donated, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return fail_host(f, "duplicating the donated fd", errno);
@@ -263,11 +270,8 @@ static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryI
         if (r != 0)
                 return r;
         r = hold(vm, spec, fd, identity->seals, ret);
-        if (r == CORE_E_EXISTS)
-                return fail_name_conflict(f, (*ret)->name, "inode", "another file", "this file");
-        if (r == CORE_E_LIMIT)
-                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
         if (r != 0)
+                /* It was admitted a moment ago, and the file is nobody's backing yet. */
                 return r < 0 ? r : -EIO;
         TAKE_FD(fd);
         return 0;
