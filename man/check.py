@@ -16,7 +16,7 @@ import tempfile
 
 MAN = pathlib.Path(__file__).resolve().parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-CODE = re.compile(r"^\.\. code-block:: c\n+((?:(?:    .*)?\n)+)", re.M)
+PROGRAM = re.compile(r"::\n\n((?:(?:    .*)?\n)+)")
 
 
 def read(path):
@@ -30,7 +30,7 @@ def help_of(program, *arguments):
 
 def section(text, title):
     """The text below a heading that is underlined with "=", up to the next such heading."""
-    found = re.search(rf"^{re.escape(title)}\n=+\n(.*?)(?=^\S.*\n=+\n|\Z)", text, re.M | re.S)
+    found = re.search(rf"^{re.escape(title)}\n=+\n(.*?)(?=^\S[^\n]*\n=+\n|\Z)", text, re.M | re.S)
     return found.group(1) if found else ""
 
 
@@ -65,7 +65,7 @@ def check_privmemctl(program):
     usage = help_of(program)
     verbs = re.findall(r"^  privmemctl ([a-z]+)", usage, re.M)
     described = {}
-    for heading, body in re.findall(r"^([a-z]+)(?: .*)?\n-+\n(.*?)(?=^\S.*\n[-=]+\n|\Z)", section(text, "VERBS"), re.M | re.S):
+    for heading, body in re.findall(r"^([a-z]+)\n-+\n(.*?)(?=^[a-z]+\n-+\n|\Z)", section(text, "VERBS"), re.M | re.S):
         described[heading] = body
     yield from compare(page, "in VERBS, the verb", set(verbs), set(described), lambda name: False)
 
@@ -83,7 +83,7 @@ def check_library(symbols):
     page = "libprivmem.3.rst"
     text = read(MAN / page)
     exported = set(re.findall(r"^\s+(privmem_\w+);", read(symbols), re.M))
-    table = set(re.findall(r"``(privmem_\w+)\(\)``", section(text, "FUNCTIONS")))
+    table = set(re.findall(r"^    (privmem_\w+)\(\) ", section(text, "FUNCTIONS"), re.M))
     yield from compare(page, "in FUNCTIONS, the symbol", exported, table, lambda name: False)
     mentioned = set(re.findall(r"\b(privmem_\w+)\(", text))
     for name in sorted(mentioned - exported - table):
@@ -92,9 +92,9 @@ def check_library(symbols):
 
 def check_example(include, compiler):
     page = "libprivmem.3.rst"
-    examples = CODE.findall(read(MAN / page))
+    examples = PROGRAM.findall(section(read(MAN / page), "EXAMPLE"))
     if not examples:
-        yield f"man/{page}: the example is missing; put it below \".. code-block:: c\""
+        yield f"man/{page}: the program in EXAMPLE is missing; put it there as a literal block"
     for number, example in enumerate(examples, 1):
         with tempfile.TemporaryDirectory() as directory:
             source = pathlib.Path(directory) / f"example-{number}.c"
