@@ -55,6 +55,12 @@ def fill(fd):
         os.pwrite(fd, b"x" * min(MIB, os.fstat(fd).st_size - offset), offset)
 
 
+def populate(fd):
+    """As fill() does, for what cannot be written; the kernel wants FALLOC_FL_KEEP_SIZE, which Python does not give."""
+    if libc.fallocate(fd, 1, ctypes.c_long(0), ctypes.c_long(os.fstat(fd).st_size)) < 0:
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
 def resident(fd):
     """Bytes of the file in memory, asked of the kernel and not of privmemd."""
     wanted = struct.pack("QQ", 0, 0)
