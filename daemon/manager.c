@@ -152,21 +152,25 @@ static int compare(Backing *backing, const BackingSpec *spec, Failure *f) {
 }
 
 static int check_nodes(const BackingSpec *spec, Failure *f) {
-        uint64_t absent = spec->numa_nodes & ~memory_nodes_online();
+        uint64_t absent;
 
+        if (spec->numa_nodes == 0)
+                return 0;
+        absent = spec->numa_nodes & ~memory_nodes_online();
         if (absent == 0)
                 return 0;
         return fail_invalid_value(f, "numaNodes", (uint64_t) __builtin_ctzll(absent), 0,
                                   63 - (uint64_t) __builtin_clzll(memory_nodes_online()), 0);
 }
 
-static int create_file(Service *service, VM *vm, const BackingSpec *spec, int *ret_fd, Failure *f) {
+static int create_file(Service *service, VM *vm, const BackingSpec *spec, MemoryIdentity *ret, int *ret_fd,
+                       Failure *f) {
         char label[2 * NAME_LENGTH_MAX + 16];
         MemoryShortage shortage;
         int r;
 
         snprintf(label, sizeof(label), "privmemd:%s/%s", vm->name, spec->name);
-        r = memory_file_create(&service->memory, label, spec, vm->owner, ret_fd, &shortage);
+        r = memory_file_create(&service->memory, label, spec, vm->owner, ret, ret_fd, &shortage);
         switch (r) {
         case MEMORY_E_SIZE:
                 return fail_not_supported(f, "the file system or the address space is too small for this size");
@@ -185,7 +189,6 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
         _cleanup_close_ int fd = -EBADF;
         BackingSpec known = *spec;
         MemoryIdentity identity;
-        const char *found;
         int r;
 
         r = backing_admit(vm, spec, ret);
@@ -199,12 +202,9 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
                 return r;
         r = check_nodes(spec, f);
         if (r == 0)
-                r = create_file(service, vm, spec, &fd, f);
+                r = create_file(service, vm, spec, &identity, &fd, f);
         if (r != 0)
                 return r;
-        r = memory_file_identify(&service->memory, fd, &identity, &found);
-        if (r != 0)
-                return r < 0 ? r : -EIO;
         known.dev = identity.dev;
         known.ino = identity.ino;
         r = hold(vm, &known, fd, identity.seals, ret);

@@ -163,8 +163,29 @@ static int open_memfd(const MemoryHost *host, const char *label, const BackingSp
         return fd < 0 ? -errno : fd;
 }
 
-int memory_file_create(const MemoryHost *host, const char *label, const BackingSpec *spec, uid_t owner, int *ret_fd,
-                       MemoryShortage *ret_shortage) {
+/* There is no need to ask what kind of file it is. */
+static int identify_own(int fd, const BackingSpec *spec, MemoryIdentity *ret) {
+        struct stat st;
+        int seals;
+
+        seals = fcntl(fd, F_GET_SEALS);
+        if (seals < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        *ret = (MemoryIdentity){
+                .kind = spec->kind,
+                .size = (uint64_t) st.st_size,
+                .page_size = spec->page_size,
+                .dev = st.st_dev,
+                .ino = st.st_ino,
+                .uid = st.st_uid,
+                .seals = (unsigned) seals,
+                .writable = true,
+        };
+        return 0;
+}
+
+int memory_file_create(const MemoryHost *host, const char *label, const BackingSpec *spec, uid_t owner,
+                       MemoryIdentity *ret, int *ret_fd, MemoryShortage *ret_shortage) {
         _cleanup_close_ int fd = -EBADF;
         HugePagePool pool;
         int r;
@@ -193,6 +214,9 @@ int memory_file_create(const MemoryHost *host, const char *label, const BackingS
                 return -errno;
         if (fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
                 return -errno;
+        r = identify_own(fd, spec, ret);
+        if (r < 0)
+                return r;
         *ret_fd = TAKE_FD(fd);
         return 0;
 }

@@ -48,9 +48,10 @@ int memory_host_probe(MemoryHost *ret);
 uint64_t memory_nodes_online(void);
 
 /* label: what /proc/PID/maps shows behind "/memfd:", at most 249 bytes. spec's name, dev and ino are not looked at.
- * The caller owns *ret_fd, which has O_CLOEXEC. MEMORY_E_NO_PAGES sets *ret_shortage. */
-int memory_file_create(const MemoryHost *host, const char *label, const BackingSpec *spec, uid_t owner, int *ret_fd,
-                       MemoryShortage *ret_shortage);
+ * *ret is what memory_file_identify() would say of the fd, which the caller owns and which has O_CLOEXEC.
+ * MEMORY_E_NO_PAGES sets *ret_shortage. */
+int memory_file_create(const MemoryHost *host, const char *label, const BackingSpec *spec, uid_t owner,
+                       MemoryIdentity *ret, int *ret_fd, MemoryShortage *ret_shortage);
 
 /* MEMORY_E_NOT_MEMORY sets *ret_found to words for what it is instead; static storage. */
 int memory_file_identify(const MemoryHost *host, int fd, MemoryIdentity *ret, const char **ret_found);
