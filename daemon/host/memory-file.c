@@ -171,7 +171,7 @@ static int identify_own(int fd, const BackingSpec *spec, MemoryIdentity *ret) {
         seals = fcntl(fd, F_GET_SEALS);
         if (seals < 0 || fstat(fd, &st) < 0)
                 return -errno;
-        *ret = (MemoryIdentity){
+        *ret = (MemoryIdentity) {
                 .kind = spec->kind,
                 .size = (uint64_t) st.st_size,
                 .page_size = spec->page_size,
