@@ -19,6 +19,7 @@ struct Front {
         sd_varlink_server *server;
         EventLog *log;
         sd_event_source *pump; /* post source; on while a stream has something to send */
+        sd_event_source *kick; /* makes the pump run once, whatever switched it on */
         TAILQ_HEAD(, Stream) streams;
 };
 
@@ -75,3 +76,4 @@ size_t stream_count_subscribers(Front *front, uid_t uid);
 void stream_wake(Front *front);
 void stream_forget_link(Front *front, sd_varlink *link);
 int stream_pump(sd_event_source *source, void *userdata);
+int stream_kick(sd_event_source *source, void *userdata);

@@ -189,6 +189,10 @@ int front_new(sd_event *event, Service *service, Front **ret) {
         if (r >= 0)
                 r = sd_event_source_set_enabled(front->pump, SD_EVENT_OFF);
         if (r >= 0)
+                r = sd_event_add_defer(event, &front->kick, stream_kick, front);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(front->kick, SD_EVENT_OFF);
+        if (r >= 0)
                 /* Without ACCOUNT_UID, sd-varlink knows no limit of connections at all. */
                 r = sd_varlink_server_new(&front->server,
                                           SD_VARLINK_SERVER_ACCOUNT_UID | SD_VARLINK_SERVER_INHERIT_USERDATA);
@@ -245,6 +249,7 @@ Front *front_free(Front *front) {
                 (void) sd_varlink_server_shutdown(front->server);
         sd_varlink_server_unref(front->server);
         sd_event_source_disable_unref(front->pump);
+        sd_event_source_disable_unref(front->kick);
         event_log_free(front->log);
         sd_event_unref(front->event);
         free(front);

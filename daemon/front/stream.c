@@ -77,9 +77,20 @@ int stream_pump(sd_event_source *source, void *userdata) {
         return 0;
 }
 
+/* The source that has just run is what makes the pump run; nothing is left to do here. */
+int stream_kick(sd_event_source *source, void *userdata) {
+        (void) source;
+        (void) userdata;
+        return 0;
+}
+
+/* Post sources are marked to run before the handler of another source is called, so a pump that a handler switches on
+ * would wait for whatever happens next. */
 void stream_wake(Front *front) {
-        if (!TAILQ_EMPTY(&front->streams))
-                (void) sd_event_source_set_enabled(front->pump, SD_EVENT_ON);
+        if (TAILQ_EMPTY(&front->streams))
+                return;
+        (void) sd_event_source_set_enabled(front->pump, SD_EVENT_ON);
+        (void) sd_event_source_set_enabled(front->kick, SD_EVENT_ONESHOT);
 }
 
 void stream_forget_link(Front *front, sd_varlink *link) {
