@@ -18,6 +18,9 @@ KVM_CREATE_VM = 0xAE01
 KVM_CREATE_GUEST_MEMFD = 0xC040AED4
 
 libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+MAP_FAILED = ctypes.c_void_p(-1).value
 SYS_CACHESTAT = 451
 
 
@@ -55,10 +58,18 @@ def fill(fd):
         os.pwrite(fd, b"x" * min(MIB, os.fstat(fd).st_size - offset), offset)
 
 
-def populate(fd):
-    """As fill() does, for what cannot be written; the kernel wants FALLOC_FL_KEEP_SIZE, which Python does not give."""
-    if libc.fallocate(fd, 1, ctypes.c_long(0), ctypes.c_long(os.fstat(fd).st_size)) < 0:
+def _allocate(fd, mode, offset, size):
+    if libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(size)) < 0:
         raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def populate(fd):
+    """As fill() does, for what cannot be written."""
+    _allocate(fd, 1, 0, os.fstat(fd).st_size)  # KEEP_SIZE
+
+
+def punch(fd, offset, size):
+    _allocate(fd, 3, offset, size)  # KEEP_SIZE | PUNCH_HOLE
 
 
 def resident(fd):
