@@ -117,10 +117,11 @@ static void dump_method(FILE *out, const sd_varlink_symbol *symbol, const char *
 
         heading(out, symbol->name, '-');
         fprintf(out, "%s\n\n", comment);
-        fprintf(out, "Callers: %s.%s%s\n\n", strcmp(row->right, "VM_OWNER") == 0 ? "the VM's owner and root" : "everybody",
-                symbol->symbol_flags & SD_VARLINK_REQUIRES_MORE         ? " Needs ``more``."
-                        : symbol->symbol_flags & SD_VARLINK_SUPPORTS_MORE ? " Takes ``more``."
-                                                                          : "",
+        fprintf(out, "Callers: %s.%s%s\n\n",
+                strcmp(row->right, "VM_OWNER") == 0 ? "the VM's owner and root" : "everybody",
+                symbol->symbol_flags & SD_VARLINK_REQUIRES_MORE ? " Needs ``more``." :
+                symbol->symbol_flags & SD_VARLINK_SUPPORTS_MORE ? " Takes ``more``." :
+                                                                  "",
                 row->fds > 0 ? " May carry one file descriptor." : "");
         fputs("Input:\n\n", out);
         if (!dump_fields(out, symbol, SD_VARLINK_INPUT))
@@ -140,7 +141,8 @@ static void dump_error(FILE *out, const sd_varlink_symbol *symbol) {
         heading(out, symbol->name, '-');
         for (size_t i = 0; i < sizeof(error_rows) / sizeof(error_rows[0]); i++)
                 if (strcmp(error_rows[i].name, symbol->name) == 0)
-                        fprintf(out, "%s In libprivmem: ``-%s``.\n\n", error_rows[i].sentence, error_rows[i].errno_name);
+                        fprintf(out, "%s In libprivmem: ``-%s``.\n\n", error_rows[i].sentence,
+                                error_rows[i].errno_name);
         dump_fields(out, symbol, SD_VARLINK_REGULAR);
 }
 

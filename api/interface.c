@@ -137,7 +137,9 @@ static SD_VARLINK_DEFINE_ENUM_TYPE(
                 DOC("Alias rule 7: the owner of the backing declared the share."),
                 VALUE(declared_share),
                 DOC("Alias rule 8: one page at two guest frames, and nothing allows it."),
-                VALUE(undeclared_alias));
+                VALUE(undeclared_alias),
+                DOC("Each alias alone would be allowed, but there are more than aliasesPerSlot of them."),
+                VALUE(too_many_aliases));
 
 static SD_VARLINK_DEFINE_ENUM_TYPE(
                 EventKind,
@@ -212,6 +214,8 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 FIELD(slotsPerAddressSpace, INT, 0),
                 DOC("Address spaces of a VM."),
                 FIELD(addressSpaces, INT, 0),
+                DOC("Slots that may show memory of one slot too, where a rule allows it."),
+                FIELD(aliasesPerSlot, INT, 0),
                 DOC("Slots in one call of SetSlots or CheckSlots."),
                 FIELD(slotsPerCall, INT, 0),
                 DOC("Connections of one uid."),
@@ -343,7 +347,7 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
 
 static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 Event,
-                DOC("Grows by one with each event; starts at 1 when privmemd starts."),
+                DOC("Grows by one with each event, also over a restart of privmemd, after which it goes on far above. The first message has that of the newest event."),
                 FIELD(sequence, INT, 0),
                 DOC("CLOCK_REALTIME, microseconds."),
                 FIELD(timestampUSec, INT, 0),
@@ -559,7 +563,7 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
 static SD_VARLINK_DEFINE_METHOD_FULL(
                 Subscribe,
                 SD_VARLINK_REQUIRES_MORE,
-                DOC("Send the events after this sequence number first, as far as they are still kept."),
+                DOC("Send the events after this sequence number first, as far as they are still kept; 0: all since privmemd started. Only new ones if not given."),
                 INPUT(since, INT, OPTIONAL),
                 DOC("The event."),
                 OUTPUT_OF(event, Event, 0));

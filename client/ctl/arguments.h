@@ -31,6 +31,7 @@ typedef struct Arguments {
         char **command; /* what stands behind "--", up to a NULL; NULL if there is no "--" */
         bool help;
         bool version;
+        bool answered; /* one of the two, and verb_parse() has printed it: nothing is left to do */
 } Arguments;
 
 /* Sorts arguments, which end with NULL, in place. The options --json, --socket=, --help and --version are known

@@ -49,6 +49,10 @@ static void print_help(void) {
         print_options();
 }
 
+static void print_version(void) {
+        printf("privmemctl %s\n", privmem_version());
+}
+
 int verb_parse(Session *s, const Verb *verb, char **arguments, const Option *options, size_t least, size_t most,
                Arguments *ret) {
         int r;
@@ -61,8 +65,12 @@ int verb_parse(Session *s, const Verb *verb, char **arguments, const Option *opt
                 puts("Usage:");
                 print_usage(verb);
                 print_options();
-                return EXIT_OK;
         }
+        if (ret->version)
+                print_version();
+        ret->answered = ret->help || ret->version;
+        if (ret->answered)
+                return EXIT_OK;
 
         if (ret->n < least || ret->n > most) {
                 complain("%s takes %s arguments; see privmemctl %s --help.", verb->name,
@@ -98,7 +106,7 @@ static int run(Session *s, char **arguments) {
                 return EXIT_OK;
         }
         if (a.version) {
-                printf("privmemctl %s\n", privmem_version());
+                print_version();
                 return EXIT_OK;
         }
         if (a.n == 0) {

@@ -213,7 +213,7 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, options, 1, 1, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
         if (!a.command || !a.command[0]) {
                 complain("run needs a command behind --.");

@@ -52,7 +52,7 @@ int verb_allocate(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, options, 3, 3, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         r = arguments_size("the size", a.items[2], &size);
@@ -94,7 +94,7 @@ int verb_release(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, /* options= */ NULL, 2, 2, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         q = json_object_new_object();

@@ -26,7 +26,7 @@ int verb_call(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, options, 1, 2, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         text = a.n > 1 ? a.items[1] : "{}";

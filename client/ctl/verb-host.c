@@ -106,7 +106,7 @@ int verb_host(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, /* options= */ NULL, 0, 0, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         r = session_call(s, "GetHost", json_object_new_object(), &reply);
@@ -177,11 +177,11 @@ int verb_events(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, options, 0, 0, &a);
-        if (r == EXIT_OK && !a.help && since)
+        if (r == EXIT_OK && !a.answered && since)
                 r = arguments_number("the sequence number", since, INT64_MAX, &sequence);
-        if (r == EXIT_OK && !a.help)
+        if (r == EXIT_OK && !a.answered)
                 r = session_open(s);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         if (privmem_subscribe(s->p, since ? (int64_t) sequence : -1) < 0)

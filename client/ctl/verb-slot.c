@@ -60,7 +60,7 @@ int verb_slots(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, options, 1, 1, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         q = json_object_new_object();
@@ -200,9 +200,9 @@ int verb_check(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, /* options= */ NULL, 2, 2, &a);
-        if (r == EXIT_OK && !a.help)
+        if (r == EXIT_OK && !a.answered)
                 r = read_slots(a.items[1], &slots);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         q = json_object_new_object();

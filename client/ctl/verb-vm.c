@@ -52,7 +52,7 @@ int verb_list(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, /* options= */ NULL, 0, 0, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         r = session_list(s, "ListVMs", json_object_new_object(), "vms", &reply);
@@ -152,7 +152,7 @@ int verb_show(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, /* options= */ NULL, 1, 1, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         r = session_list(s, "ListVMs", parameters_of("vm", a.items[0]), "vms", &vms);
@@ -185,7 +185,7 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, options, 1, 1, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
         if (owner && (r = arguments_user(owner, &uid)) != EXIT_OK)
                 return r;
@@ -218,7 +218,7 @@ int verb_unregister(Session *s, const Verb *verb, char **arguments) {
         int r;
 
         r = verb_parse(s, verb, arguments, /* options= */ NULL, 1, 1, &a);
-        if (r != EXIT_OK || a.help)
+        if (r != EXIT_OK || a.answered)
                 return r;
 
         r = session_call(s, "UnregisterVM", parameters_of("vm", a.items[0]), &reply);

@@ -31,7 +31,7 @@ typedef struct Verb {
         X(host, "", "show what the host can do, and its memory") \
         X(call, "METHOD [PARAMETERS] [--more]", "call a method with a JSON object, and print the answer") \
         X(run, \
-          "VM --backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]…\n" \
+          "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \
           "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--alias-policy=…] -- COMMAND…", \
           "become a VMM that runs on memory from privmemd")
 

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "json.h"
 #include "words.h"
@@ -102,7 +104,7 @@ int privmem_vm_register(privmem *p, const char *name, const struct privmem_vm_op
         return 0;
 }
 
-int privmem_vm_attach(privmem_vm *vm, int pidfd) {
+static int attach(privmem_vm *vm, int pidfd) {
         json_object *q = vm_parameters(vm), *reply = NULL;
 
         if (pidfd >= 0 && !json_add_uint64(q, "pidFileDescriptor", 0)) {
@@ -111,6 +113,22 @@ int privmem_vm_attach(privmem_vm *vm, int pidfd) {
         }
 
         return connection_call(vm->p, "AttachVM", q, &pidfd, pidfd >= 0 ? 1 : 0, /* max_fds= */ 0, &reply);
+}
+
+int privmem_vm_attach(privmem_vm *vm, int pidfd) {
+        int r;
+
+        r = attach(vm, pidfd);
+        if (r != -EOPNOTSUPP || pidfd >= 0)
+                return r;
+
+        /* Before Linux 6.5 privmemd cannot tell who calls (SO_PEERPIDFD), so say it. */
+        pidfd = (int) syscall(SYS_pidfd_open, getpid(), 0);
+        if (pidfd < 0)
+                return r;
+        r = attach(vm, pidfd);
+        close(pidfd);
+        return r;
 }
 
 int privmem_vm_unregister(privmem_vm *vm, uint64_t *ret_freed) {

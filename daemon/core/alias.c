@@ -109,7 +109,7 @@ static int judge_run(Question *q, const Run *run) {
         /* A caller must not be able to make judging its slots as slow as it likes. */
         if (slot_rule_outcome(conflict.rule) == OUTCOME_ALLOWED && ++q->n_allowed > SLOT_ALIASES_MAX) {
                 too_many = true;
-                conflict.rule = RULE_UNDECLARED_ALIAS;
+                conflict.rule = RULE_TOO_MANY_ALIASES;
         }
 
         verdict_note(q->verdict, slot_rule_outcome(conflict.rule), conflict.rule, 0);

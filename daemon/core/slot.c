@@ -176,7 +176,7 @@ static int judge(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdic
                         return r;
         }
 
-        *ret_denied = verdict->outcome == OUTCOME_REFUSED && vm->alias_policy == ALIAS_POLICY_ENFORCE;
+        *ret_denied = verdict_denies(verdict, vm->alias_policy);
         return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "core/backing.h"
 #include "core/interval.h"
 #include "core/registry.h"
+#include "core/vm.h"
 
 /* KVM_USER_MEM_SLOTS on x86: SHRT_MAX - KVM_INTERNAL_MEM_SLOTS. */
 #define SLOTS_PER_ADDRESS_SPACE_MAX 32764U
@@ -52,6 +53,7 @@ typedef enum SlotRule {
         RULE_SMRAM_WINDOW,          /* 6: allowed */
         RULE_DECLARED_SHARE,        /* 7: allowed */
         RULE_UNDECLARED_ALIAS,      /* 8: refused */
+        RULE_TOO_MANY_ALIASES,      /* more than SLOT_ALIASES_MAX that are allowed: refused */
         _RULE_MAX,
 } SlotRule;
 
@@ -124,10 +126,13 @@ typedef struct Verdict {
 
 void verdict_init(Verdict *verdict);
 void verdict_done(Verdict *verdict);
+/* Whether it keeps a slot from being set in a VM of that policy: any refusal does, but for one by an alias rule where
+ * the policy is to observe. */
+bool verdict_denies(const Verdict *verdict, AliasPolicy policy);
 
 /* At most this many conflicts are listed in one verdict. */
 #define VERDICT_CONFLICTS_MAX 64U
-/* A slot may have this many allowed aliases; the next one falls under RULE_UNDECLARED_ALIAS. No machine comes near it,
+/* A slot may have this many allowed aliases; the next one is refused. No machine comes near it,
  * and without it 32,764 views of one page would cost a walk over all of them each. */
 #define SLOT_ALIASES_MAX      256U
 

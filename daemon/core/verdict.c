@@ -18,6 +18,11 @@ void verdict_done(Verdict *verdict) {
         verdict_init(verdict);
 }
 
+bool verdict_denies(const Verdict *verdict, AliasPolicy policy) {
+        return verdict->outcome == OUTCOME_REFUSED &&
+               (policy == ALIAS_POLICY_ENFORCE || verdict->rule < RULE_SAME_FRAME);
+}
+
 Outcome slot_rule_outcome(SlotRule rule) {
         switch (rule) {
         case RULE_NONE:

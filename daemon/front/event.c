@@ -44,9 +44,17 @@ typedef struct Record {
 } Record;
 
 struct EventLog {
+        uint64_t first; /* the number before that of the first event ever */
         uint64_t newest;
         Record *records; /* that of sequence s is at s % EVENTS_KEPT */
 };
+
+static uint64_t now_usec(void) {
+        struct timespec ts;
+
+        clock_gettime(CLOCK_REALTIME, &ts);
+        return (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
+}
 
 int event_log_new(EventLog **ret) {
         _cleanup_free_ EventLog *log = NULL;
@@ -58,25 +66,24 @@ int event_log_new(EventLog **ret) {
         log->records = calloc(EVENTS_KEPT, sizeof(*log->records));
         if (!log->records)
                 return -ENOMEM;
+        log->first = log->newest = now_usec();
         *ret = TAKE_PTR(log);
         return 0;
+}
+
+/* The number of the newest event that is not kept. */
+static uint64_t forgotten(const EventLog *log) {
+        return log->newest - log->first > EVENTS_KEPT ? log->newest - EVENTS_KEPT : log->first;
 }
 
 EventLog *event_log_free(EventLog *log) {
         if (!log)
                 return NULL;
-        for (uint64_t i = 0; i < EVENTS_KEPT && i <= log->newest; i++)
-                sd_json_variant_unref(log->records[i].verdict);
+        for (uint64_t sequence = forgotten(log); sequence < log->newest;)
+                sd_json_variant_unref(log->records[++sequence % EVENTS_KEPT].verdict);
         free(log->records);
         free(log);
         return NULL;
-}
-
-static uint64_t now_usec(void) {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_REALTIME, &ts);
-        return (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
 }
 
 static const char *copy_name(Name name, const char *from) {
@@ -154,25 +161,24 @@ static int format_bare(EventKind kind, uint64_t sequence, sd_json_variant **ret)
         return format_record(&record, sequence, ret);
 }
 
-int event_log_hello(const EventLog *log, uint64_t sequence, sd_json_variant **ret) {
-        (void) log;
-        return format_bare(EVENT_SUBSCRIBED, sequence, ret);
+int event_log_hello(const EventLog *log, sd_json_variant **ret) {
+        return format_bare(EVENT_SUBSCRIBED, log->newest, ret);
 }
 
 int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_variant **ret) {
-        uint64_t lost = log->newest > EVENTS_KEPT ? log->newest - EVENTS_KEPT : 0;
+        uint64_t known = *sequence == 0 ? log->first : *sequence, next;
         int r;
 
-        /* Too old, or from before a restart of privmemd. */
-        if (*sequence < lost || *sequence > log->newest) {
-                if (*sequence > log->newest)
-                        lost = log->newest;
-                r = format_bare(EVENT_GAP, lost, ret);
+        /* Too old, or from before a restart; the latter even where the clock has been set back. */
+        if (known < forgotten(log) || known > log->newest) {
+                next = known > log->newest ? log->newest : forgotten(log);
+                r = format_bare(EVENT_GAP, next, ret);
                 if (r < 0)
                         return r;
-                *sequence = lost;
+                *sequence = next;
                 return 1;
         }
+        *sequence = known;
         while (*sequence < log->newest) {
                 const Record *record = &log->records[++*sequence % EVENTS_KEPT];
 

@@ -2,7 +2,8 @@
 #pragma once
 
 /* What happened, kept for those who subscribe late: a ring of the newest EVENTS_KEPT events with sequence numbers
- * that start at 1 and have no hole. An event is copied when it is recorded and becomes JSON only when somebody
+ * that have no hole. They begin behind the time of start in microseconds, so a number from before a restart is lower
+ * than all later ones, and whoever resumes with it learns that it has missed something. An event is copied when it is recorded and becomes JSON only when somebody
  * reads it, since most are never read. */
 
 #include <systemd/sd-json.h>
@@ -54,11 +55,11 @@ EventLog *event_log_free(EventLog *log);
 
 /* -ENOMEM leaves a hole that readers see as an event of kind gap; there is nothing else to be done about it. */
 void event_log_record(EventLog *log, const Event *event);
-/* The sequence number of the newest event, 0 if there was none. */
+/* The sequence number of the newest event, or that before the first one. */
 uint64_t event_log_newest(const EventLog *log);
-/* The next event after *sequence that uid may see (root sees all), as an object of type Event, and sets *sequence to
+/* The next event after *sequence (0: from the first one on) that uid may see (root sees all), as an object of type Event, and sets *sequence to
  * its number. Returns 1; 0 if there is none, with *sequence at the newest; negative errno. Events that have left the
  * ring are answered by one of kind gap. */
 int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_variant **ret);
 /* An event without an object, of kind subscribed. */
-int event_log_hello(const EventLog *log, uint64_t sequence, sd_json_variant **ret);
+int event_log_hello(const EventLog *log, sd_json_variant **ret);

@@ -279,12 +279,12 @@ int format_host(Service *service, sd_json_variant **ret) {
                            SD_JSON_BUILD_PAIR_VARIANT("hugePageSizes", sizes));
         if (r < 0)
                 return r;
-        r = sd_json_buildo(&limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX),
-                           UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
-                           UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
-                           UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
-                           UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
-                           UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
+        r = sd_json_buildo(
+                &limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX), UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
+                UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
+                UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
+                UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX), UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
+                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)
                 return r;
         return sd_json_buildo(ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),

@@ -262,7 +262,7 @@ static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         *ret_last = false;
         if (!stream->greeted) {
                 stream->greeted = true;
-                r = event_log_hello(stream->front->log, event_log_newest(stream->front->log), &event);
+                r = event_log_hello(stream->front->log, &event);
         } else {
                 r = event_log_next(stream->front->log, stream->uid, &stream->sequence, &event);
                 if (r == 0)

@@ -168,12 +168,6 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
                 SD_JSON_BUILD_PAIR_VARIANT("verdict", object));
 }
 
-/* Whether a verdict lets the slot be set, by KVM's rules and by the VM's policy. */
-static bool is_accepted(const VM *vm, const Verdict *verdict) {
-        return verdict->outcome != OUTCOME_REFUSED ||
-               (vm->alias_policy == ALIAS_POLICY_OBSERVE && verdict->rule >= RULE_SAME_FRAME);
-}
-
 int op_set_slot(Call *call) {
         struct {
                 const char *vm;
@@ -204,7 +198,7 @@ int op_set_slot(Call *call) {
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         publish_slot(call, &spec, &verdict, changed);
-        return reply_slot(call, &spec, &verdict, is_accepted(call->vm, &verdict));
+        return reply_slot(call, &spec, &verdict, !verdict_denies(&verdict, call->vm->alias_policy));
 }
 
 /* A table of slots on its way through SetSlots or CheckSlots. */
@@ -266,7 +260,7 @@ static int reply_refused_batch(Call *call, const Batch *batch, sd_json_variant *
         size_t refused = 0;
 
         for (size_t i = 0; i < batch->n; i++)
-                refused += !is_accepted(call->vm, &batch->verdicts[i]);
+                refused += verdict_denies(&batch->verdicts[i], call->vm->alias_policy);
         snprintf(message, sizeof(message),
                  "%zu of %zu slots of VM %s were refused and nothing was changed. Each verdict says why.", refused,
                  batch->n, call->vm->name);
@@ -292,7 +286,7 @@ static int reply_batch(Call *call, const Batch *batch, bool apply) {
 /* Of a refused table nothing was set, so only its refusals are told. */
 static void publish_batch(Call *call, const Batch *batch) {
         for (size_t i = 0; i < batch->n; i++)
-                if (batch->accepted || !is_accepted(call->vm, &batch->verdicts[i]))
+                if (batch->accepted || verdict_denies(&batch->verdicts[i], call->vm->alias_policy))
                         publish_slot(call, &batch->specs[i], &batch->verdicts[i],
                                      batch->accepted && batch->changed[i]);
 }

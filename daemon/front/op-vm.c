@@ -28,7 +28,8 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
         if (p->owner != call->uid && call->uid != 0)
                 return fail_not_permitted(f, "a VM of another uid", call->uid);
         if (geteuid() != 0 && p->owner != geteuid())
-                return fail_not_supported(f, "this privmemd runs as an ordinary user, and files of another uid need root");
+                return fail_not_supported(
+                        f, "this privmemd runs as an ordinary user, and files of another uid need root");
         *ret = (VMSpec) {
                 .name = p->name,
                 .has_uuid = p->uuid != NULL,

@@ -23,7 +23,7 @@ CLAIMS = [
     "kill -9",
     "retained",
     "SeaBIOS (version",
-    "Released backing ram0 of VM web1; 64.0M were in memory.",
+    "Released backing ram0 of VM web1: 64.0M freed.",
     "done",
 ]
 

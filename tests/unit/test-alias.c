@@ -547,8 +547,8 @@ static void aliases_of_one_slot_are_bounded(void **state) {
         assert_int_equal(f.verdict.n_conflicts, VERDICT_CONFLICTS_MAX);
         f.vm->alias_policy = ALIAS_POLICY_OBSERVE;
         for (uint32_t i = 1000; i < 1003; i++) {
-                assert_refused(f.vm, RULE_UNDECLARED_ALIAS, .id = i, .gpa = i * P, .size = P, .hva = HVA);
-                assert_int_equal(f.verdict.conflicts[0].rule, RULE_UNDECLARED_ALIAS);
+                assert_refused(f.vm, RULE_TOO_MANY_ALIASES, .id = i, .gpa = i * P, .size = P, .hva = HVA);
+                assert_int_equal(f.verdict.conflicts[0].rule, RULE_TOO_MANY_ALIASES);
                 /* Nobody has looked any further. */
                 assert_int_equal(f.verdict.conflicts[1].rule, RULE_VMM_WINDOW);
         }
