@@ -3,10 +3,11 @@
 /* What sd-varlink alone costs: a server that takes the same calls as privmemd, reads the same parameters and knows
  * nothing. It answers one of:
  *
- *   allocate   AllocateBacking with the fd of a new memfd, and nothing about it; ReleaseBacking closes the newest
- *   set-slot   SetSlot with the verdict ok; the interface, and so what is checked, is that of privmemd
+ *   allocate              AllocateBacking with the fd of a new memfd; ReleaseBacking closes the newest
+ *   allocate-same-reply   the same, with all fields of privmemd's reply, and privmemd's interface to check them by
+ *   set-slot              SetSlot with the verdict ok, made beforehand, and privmemd's interface to check them by
  *
- * usage: bench-bare-server SOCKET allocate|set-slot */
+ * usage: bench-bare-server SOCKET allocate|allocate-same-reply|set-slot */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,6 +24,20 @@
         { #member, _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_##decode, offsetof(structure, member), \
           SD_JSON_##flags }
 
+enum {
+        ALLOCATE,
+        ALLOCATE_SAME_REPLY,
+        SET_SLOT,
+};
+
+static const char *const works[] = {
+        [ALLOCATE] = "allocate",
+        [ALLOCATE_SAME_REPLY] = "allocate-same-reply",
+        [SET_SLOT] = "set-slot",
+};
+
+static int work = -1;
+
 /* ---- allocate ------------------------------------------------------------------------------------------ */
 
 static SD_VARLINK_DEFINE_METHOD(AllocateBacking, INPUT(vm, SD_VARLINK_STRING, 0), INPUT(name, SD_VARLINK_STRING, 0),
@@ -32,7 +47,8 @@ static SD_VARLINK_DEFINE_METHOD(AllocateBacking, INPUT(vm, SD_VARLINK_STRING, 0)
                                 INPUT(numaNodes, SD_VARLINK_INT, SD_VARLINK_ARRAY | SD_VARLINK_NULLABLE),
                                 OUTPUT(fileDescriptor, SD_VARLINK_INT, 0));
 
-static SD_VARLINK_DEFINE_METHOD(ReleaseBacking, INPUT(vm, SD_VARLINK_STRING, 0), INPUT(backing, SD_VARLINK_STRING, 0));
+static SD_VARLINK_DEFINE_METHOD(ReleaseBacking, INPUT(vm, SD_VARLINK_STRING, 0), INPUT(backing, SD_VARLINK_STRING, 0),
+                                OUTPUT(freedBytes, SD_VARLINK_INT, 0));
 
 static SD_VARLINK_DEFINE_INTERFACE(minimal, PRIVMEMD_INTERFACE, &vl_method_AllocateBacking, &vl_method_ReleaseBacking);
 
@@ -41,6 +57,22 @@ typedef struct Allocation {
         uint64_t size, pageSize;
         sd_json_variant *numaNodes;
 } Allocation;
+
+/* As much as privmemd says; the numbers are made up. */
+static int reply_same(sd_varlink *link, const Allocation *p, int index) {
+        char *seals[] = { (char *) "seal", (char *) "shrink", (char *) "grow", (char *) "exec", NULL };
+
+        return sd_varlink_replybo(
+                link,
+                SD_JSON_BUILD_PAIR_OBJECT(
+                        "backing", SD_JSON_BUILD_PAIR_STRING("vm", p->vm), SD_JSON_BUILD_PAIR_STRING("name", p->name),
+                        SD_JSON_BUILD_PAIR_STRING("kind", "memfd"), SD_JSON_BUILD_PAIR_STRING("origin", "allocated"),
+                        SD_JSON_BUILD_PAIR_UNSIGNED("size", p->size), SD_JSON_BUILD_PAIR_UNSIGNED("pageSize", 4096),
+                        SD_JSON_BUILD_PAIR_UNSIGNED("device", 1), SD_JSON_BUILD_PAIR_UNSIGNED("inode", 1000),
+                        SD_JSON_BUILD_PAIR_STRV("seals", seals), SD_JSON_BUILD_PAIR_UNSIGNED("residentBytes", 0),
+                        SD_JSON_BUILD_PAIR_UNSIGNED("slots", 0)),
+                SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index), SD_JSON_BUILD_PAIR_BOOLEAN("created", true));
+}
 
 static int on_allocate(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags,
                        void *userdata) {
@@ -67,6 +99,8 @@ static int on_allocate(sd_varlink *link, sd_json_variant *parameters, sd_varlink
                 r = sd_varlink_push_dup_fd(link, r);
         if (r < 0)
                 return sd_varlink_error_errno(link, r);
+        if (work == ALLOCATE_SAME_REPLY)
+                return reply_same(link, &p, r);
         return sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", r));
 }
 
@@ -77,7 +111,9 @@ static int on_release(sd_varlink *link, sd_json_variant *parameters, sd_varlink_
         (void) flags;
         (void) userdata;
         r = memory_release();
-        return r < 0 ? sd_varlink_error_errno(link, r) : sd_varlink_reply(link, NULL);
+        if (r < 0)
+                return sd_varlink_error_errno(link, r);
+        return sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_UNSIGNED("freedBytes", 0));
 }
 
 /* ---- set-slot ------------------------------------------------------------------------------------------ */
@@ -109,6 +145,14 @@ static const sd_json_dispatch_field slot_table[] = {
         {},
 };
 
+static sd_json_variant *verdict_ok;
+
+static int make_verdict(void) {
+        return sd_json_buildo(&verdict_ok, SD_JSON_BUILD_PAIR_STRING("outcome", "ok"),
+                              SD_JSON_BUILD_PAIR_UNSIGNED("kernelErrno", 0),
+                              SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts"));
+}
+
 static int on_set_slot(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags,
                        void *userdata) {
         static const sd_json_dispatch_field table[] = {
@@ -128,10 +172,7 @@ static int on_set_slot(sd_varlink *link, sd_json_variant *parameters, sd_varlink
         r = sd_json_dispatch(p.slot, slot_table, 0, &slot);
         if (r < 0)
                 return sd_varlink_error_errno(link, r);
-        return sd_varlink_replybo(link,
-                                  SD_JSON_BUILD_PAIR_OBJECT("verdict", SD_JSON_BUILD_PAIR_STRING("outcome", "ok"),
-                                                            SD_JSON_BUILD_PAIR_UNSIGNED("kernelErrno", 0),
-                                                            SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts")));
+        return sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_VARIANT("verdict", verdict_ok));
 }
 
 /* ---- both ---------------------------------------------------------------------------------------------- */
@@ -142,16 +183,13 @@ static int on_connect(sd_varlink_server *server, sd_varlink *link, void *userdat
         return sd_varlink_set_allow_fd_passing_output(link, true);
 }
 
-static int add_methods(sd_varlink_server *server, const char *work) {
+static int add_methods(sd_varlink_server *server) {
         int r;
 
-        if (strcmp(work, "set-slot") == 0) {
-                r = sd_varlink_server_add_interface(server, &vl_interface_io_privmemd_Memory);
-                if (r >= 0)
-                        r = sd_varlink_server_bind_method(server, PRIVMEMD_INTERFACE ".SetSlot", on_set_slot);
-                return r;
-        }
-        r = sd_varlink_server_add_interface(server, &vl_interface_minimal);
+        r = sd_varlink_server_add_interface(server, work == ALLOCATE ? &vl_interface_minimal :
+                                                                       &vl_interface_io_privmemd_Memory);
+        if (r >= 0 && work == SET_SLOT)
+                return sd_varlink_server_bind_method(server, PRIVMEMD_INTERFACE ".SetSlot", on_set_slot);
         if (r >= 0)
                 r = sd_varlink_server_bind_method(server, PRIVMEMD_INTERFACE ".AllocateBacking", on_allocate);
         if (r >= 0)
@@ -159,18 +197,20 @@ static int add_methods(sd_varlink_server *server, const char *work) {
         return r;
 }
 
-static int serve(const char *path, const char *work) {
+static int serve(const char *path) {
         sd_varlink_server *server = NULL;
         sd_event *event = NULL;
         int r;
 
-        r = sd_event_default(&event);
+        r = make_verdict();
+        if (r >= 0)
+                r = sd_event_default(&event);
         if (r >= 0)
                 r = sd_event_set_signal_exit(event, true);
         if (r >= 0)
                 r = sd_varlink_server_new(&server, 0);
         if (r >= 0)
-                r = add_methods(server, work);
+                r = add_methods(server);
         if (r >= 0)
                 r = sd_varlink_server_bind_connect(server, on_connect);
         if (r >= 0)
@@ -187,12 +227,15 @@ static int serve(const char *path, const char *work) {
 int main(int argc, char *argv[]) {
         int r;
 
-        if (argc != 3 || (strcmp(argv[2], "allocate") != 0 && strcmp(argv[2], "set-slot") != 0)) {
-                fprintf(stderr, "usage: %s SOCKET allocate|set-slot\n", argv[0]);
+        for (int i = 0; argc == 3 && i <= SET_SLOT; i++)
+                if (strcmp(argv[2], works[i]) == 0)
+                        work = i;
+        if (work < 0) {
+                fprintf(stderr, "usage: %s SOCKET allocate|allocate-same-reply|set-slot\n", argv[0]);
                 return 2;
         }
         memory_probe();
-        r = serve(argv[1], argv[2]);
+        r = serve(argv[1]);
         if (r < 0)
                 fprintf(stderr, "%s: %s\n", argv[0], strerror(-r));
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -3,7 +3,7 @@
 /* The caller whose waiting is timed, the same for every server: a blocking socket, one call at a time, the text of
  * each call made beforehand. Each timed call is undone by another that is not timed.
  *
- * usage: bench-client SOCKET allocate|set-slot varlink|privmemd
+ * usage: bench-client SOCKET allocate|set-slot varlink|varlink-same-reply|privmemd
  *        bench-client SOCKET allocate raw
  *
  * Prepares the server, warms up, and checks meanwhile that the server does what the benchmark is about. Then, for
