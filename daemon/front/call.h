@@ -30,6 +30,7 @@ typedef struct Call {
         sd_varlink *link;
         sd_json_variant *parameters;
         bool more;
+        bool oneway;  /* no reply will be sent */
         uid_t uid;    /* of the peer when it connected */
         size_t n_fds; /* that came with the call */
         VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER */

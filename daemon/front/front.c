@@ -79,6 +79,7 @@ static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_me
                 .link = link,
                 .parameters = parameters,
                 .more = flags & SD_VARLINK_METHOD_MORE,
+                .oneway = flags & SD_VARLINK_METHOD_ONEWAY,
                 .n_fds = count_fds(link),
         };
         Failure f = {};

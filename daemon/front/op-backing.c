@@ -71,6 +71,11 @@ static int push_fd(Call *call, Backing *backing, bool read_only, int *ret_index,
         _cleanup_close_ int fd = -EBADF;
         int r;
 
+        if (call->oneway) {
+                /* sd-varlink would send it with the next reply. */
+                *ret_index = -1;
+                return 0;
+        }
         r = service_open(call->service, backing, read_only, &fd, f);
         if (r != 0)
                 return r;
