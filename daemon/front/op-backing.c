@@ -37,8 +37,7 @@ static int parse_numa(const AllocateParameters *p, BackingSpec *spec, Failure *f
         for (size_t i = 0; i < n; i++) {
                 uint64_t node = sd_json_variant_unsigned(sd_json_variant_by_index(p->numa_nodes, i));
 
-                /* A negative number reads as 0 here, but says so. */
-                if (node >= NUMA_NODES_MAX || !sd_json_variant_is_unsigned(sd_json_variant_by_index(p->numa_nodes, i)))
+                if (node >= NUMA_NODES_MAX)
                         return fail_invalid_value(f, "numaNodes", node, 0, NUMA_NODES_MAX - 1, 0);
                 spec->numa_nodes |= UINT64_C(1) << node;
         }
@@ -94,6 +93,13 @@ static int push_fd(Call *call, Backing *backing, bool read_only, int *ret_index,
         return 0;
 }
 
+static bool are_unsigned(sd_json_variant *array) {
+        for (size_t i = 0; array && i < sd_json_variant_elements(array); i++)
+                if (!sd_json_variant_is_unsigned(sd_json_variant_by_index(array, i)))
+                        return false;
+        return true;
+}
+
 int op_allocate_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, vm),
@@ -123,6 +129,8 @@ int op_allocate_backing(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
+        if (!are_unsigned(p.numa_nodes))
+                return sd_varlink_error_invalid_parameter_name(call->link, "numaNodes");
         r = parse_allocate(&p, &spec, &f);
         if (r == 0)
                 r = service_allocate(call->service, call->vm, &spec, &backing, &created, &f);
