@@ -202,11 +202,28 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         return r < 0 ? NULL : text;
 }
 
+/* Nearly all verdicts say ok and nothing else. Making that once saves more than judging a slot costs. */
+static int format_plain_verdict(sd_json_variant **ret) {
+        static sd_json_variant *plain;
+        int r;
+
+        if (!plain) {
+                r = sd_json_buildo(&plain, STRING("outcome", outcome_word(OUTCOME_OK)), UNSIGNED("kernelErrno", 0),
+                                   SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts"));
+                if (r < 0)
+                        return r;
+        }
+        *ret = sd_json_variant_ref(plain);
+        return 0;
+}
+
 int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, sd_json_variant **ret) {
         _cleanup_json_ sd_json_variant *conflicts = NULL;
         _cleanup_free_ char *reason = NULL;
         int r;
 
+        if (v->outcome == OUTCOME_OK && v->rule == RULE_NONE && v->kernel_errno == 0 && v->n_conflicts == 0)
+                return format_plain_verdict(ret);
         for (size_t i = 0; i < v->n_conflicts && i < max_conflicts; i++) {
                 _cleanup_json_ sd_json_variant *conflict = NULL;
 
