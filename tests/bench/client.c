@@ -260,7 +260,8 @@ int main(int argc, char *argv[]) {
         Work work;
 
         if (argc != 4) {
-                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|privmemd|raw\n", argv[0]);
+                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|varlink-same-reply|privmemd|raw\n",
+                        argv[0]);
                 return 2;
         }
         connect_to(argv[1]);
