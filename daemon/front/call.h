@@ -9,6 +9,10 @@
 
 #include "front/event.h"
 #include "front/front.h"
+#include "front/listener.h"
+
+/* The service manager passes one as a rule. */
+#define LISTENERS_MAX 8U
 
 typedef struct Stream Stream;
 
@@ -17,6 +21,8 @@ struct Front {
         Registry *registry;
         sd_event *event;
         sd_varlink_server *server;
+        Listener *listeners[LISTENERS_MAX];
+        size_t n_listeners;
         EventLog *log;
         sd_event_source *pump; /* post source; on while a stream has something to send */
         sd_event_source *kick; /* makes the pump run once, whatever switched it on */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 #include "api/interface.h"
@@ -129,15 +128,22 @@ static int bind_methods(sd_varlink_server *server) {
         return 0;
 }
 
-static int on_connect(sd_varlink_server *server, sd_varlink *link, void *userdata) {
+/* sd-varlink refuses whoever has reached a limit; fd is closed then. */
+static void on_accept(int fd, void *userdata) {
+        Front *front = userdata;
+        sd_varlink *link;
         int r;
 
-        (void) server;
-        (void) userdata;
+        r = sd_varlink_server_add_connection(front->server, fd, &link);
+        if (r < 0) {
+                safe_close(fd);
+                return;
+        }
         r = sd_varlink_set_allow_fd_passing_input(link, true);
+        if (r >= 0)
+                r = sd_varlink_set_allow_fd_passing_output(link, true);
         if (r < 0)
-                return r;
-        return sd_varlink_set_allow_fd_passing_output(link, true);
+                (void) sd_varlink_close(link);
 }
 
 static void on_disconnect(sd_varlink_server *server, sd_varlink *link, void *userdata) {
@@ -156,9 +162,6 @@ static int configure_server(Front *front) {
                 return r;
         sd_varlink_server_set_userdata(front->server, front);
         r = bind_methods(front->server);
-        if (r < 0)
-                return r;
-        r = sd_varlink_server_bind_connect(front->server, on_connect);
         if (r < 0)
                 return r;
         r = sd_varlink_server_bind_disconnect(front->server, on_disconnect);
@@ -207,44 +210,61 @@ int front_new(sd_event *event, Service *service, Front **ret) {
         return 0;
 }
 
-int front_listen_passed(Front *front) {
-        return sd_varlink_server_listen_auto(front->server);
+/* Takes fd on success. */
+static int listen_on(Front *front, int fd) {
+        if (front->n_listeners == LISTENERS_MAX)
+                return -E2BIG;
+        return listener_new(front->event, fd, on_accept, front, &front->listeners[front->n_listeners++]);
 }
 
-/* sd_varlink_server_listen_address() removes whatever lies at the path. That must be nothing, or a socket that
- * nobody listens on any more. */
-static int check_path(const char *path) {
-        _cleanup_close_ int fd = -EBADF;
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        struct stat st;
+static void free_names(char **names) {
+        for (size_t i = 0; names && names[i]; i++)
+                free(names[i]);
+        free(names);
+}
 
-        if (strlen(path) >= sizeof(address.sun_path))
-                return -ENAMETOOLONG;
-        if (lstat(path, &st) < 0)
-                return errno == ENOENT ? 0 : -errno;
-        if (!S_ISSOCK(st.st_mode))
-                return -EEXIST;
-        strcpy(address.sun_path, path);
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        if (connect(fd, (struct sockaddr *) &address, sizeof(address)) >= 0 || errno == EAGAIN)
-                return -EADDRINUSE;
-        return errno == ECONNREFUSED ? 0 : -errno;
+int front_listen_passed(Front *front) {
+        char **names = NULL;
+        int n, taken = 0, r = 0;
+
+        n = sd_listen_fds_with_names(/* unset_environment= */ true, &names);
+        if (n < 0)
+                return n;
+        for (int i = 0; r >= 0 && i < n; i++) {
+                int fd = SD_LISTEN_FDS_START + i;
+
+                if (strcmp(names[i], "varlink") != 0)
+                        continue;
+                r = sd_is_socket(fd, AF_UNIX, SOCK_STREAM, /* listening= */ 1);
+                if (r == 0)
+                        r = -ENOTSOCK;
+                if (r >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+                        r = -errno;
+                if (r >= 0)
+                        r = listen_on(front, fd);
+                taken++;
+        }
+        free_names(names);
+        return r < 0 ? r : taken;
 }
 
 int front_listen(Front *front, const char *path, mode_t mode) {
+        _cleanup_close_ int fd = -EBADF;
         int r;
 
-        r = check_path(path);
-        if (r < 0)
-                return r;
-        return sd_varlink_server_listen_address(front->server, path, mode);
+        r = listener_open(path, mode, &fd);
+        if (r >= 0)
+                r = listen_on(front, fd);
+        if (r >= 0)
+                TAKE_FD(fd);
+        return r;
 }
 
 Front *front_free(Front *front) {
         if (!front)
                 return NULL;
+        while (front->n_listeners > 0)
+                listener_free(front->listeners[--front->n_listeners]);
         stream_forget_link(front, /* link= */ NULL);
         if (front->server)
                 (void) sd_varlink_server_shutdown(front->server);
