@@ -11,12 +11,14 @@ PROJECT = pathlib.Path(__file__).resolve().parents[2]
 INTERFACE = "io.privmemd.Memory"
 GOLDEN = PROJECT / "api" / f"{INTERFACE}.varlink"
 
-# The errors that every varlink service may give, and their fields.
+# The errors that every varlink service may give, and their fields; the last one is what sd-varlink makes of an errno
+# that no handler expected.
 SERVICE_ERRORS = {
     "org.varlink.service.InvalidParameter": {"parameter": str()},
     "org.varlink.service.MethodNotFound": {"method": str()},
     "org.varlink.service.InterfaceNotFound": {"interface": str()},
     "org.varlink.service.ExpectedMore": {},
+    "io.systemd.System": {"errno": int(), "errnoName": scanner._Maybe(str()), "origin": scanner._Maybe(str())},
 }
 
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""How many may connect, and what happens when privmemd runs out of file descriptors."""
+
+import os
+import resource
+import time
+
+import pytest
+
+import memory
+import user
+from broker import wait_until
+from memory import PAGE
+from wire import Client, Closed
+
+LIMIT = 1024
+
+
+@pytest.fixture(autouse=True)
+def enough_fds():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def is_served(client):
+    try:
+        client.call("GetHost")
+    except (Closed, BrokenPipeError):
+        return False
+    return True
+
+
+@pytest.mark.root
+def test_limit_of_connections_is_each_users(daemon):
+    connected = [daemon.connect(user.ALICE) for _ in range(LIMIT)]
+    assert is_served(connected[-1])
+    for _ in range(3):
+        assert not is_served(daemon.connect(user.ALICE))
+    assert is_served(daemon.connect(user.BOB))
+    assert is_served(daemon.connect())
+    for client in connected:
+        client.close()
+    wait_until(lambda: is_served(daemon.connect(user.ALICE)), what="a place for the user")
+
+
+@pytest.mark.root
+def test_connections_that_come_and_go(daemon):
+    for _ in range(3 * LIMIT):
+        daemon.connect(user.ALICE).close()
+    wait_until(lambda: is_served(daemon.connect(user.ALICE)), what="a place for the user")
+
+
+def limited(fds):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (fds, fds))
+
+
+def test_no_file_descriptor_left_for_a_backing(start):
+    """Those who are connected are told, and lose nothing."""
+    daemon = start(preexec_fn=limited(64))
+    client = daemon.connect()
+    client.register()
+    for i in range(64):
+        try:
+            os.close(client.allocate(f"ram{i}", PAGE).fd)
+        except Exception:
+            break
+        client._owned.pop()
+    error = client.fails("HostFailure", "AllocateBacking", vm="web1", name="one-too-many", size=PAGE)
+    assert error["errnoName"] == "EMFILE"
+    client.call("ReleaseBacking", vm="web1", backing="ram0")
+    client.call("ReleaseBacking", vm="web1", backing="ram1")
+    client.allocate("again", PAGE)
+    client.call("UnregisterVM", vm="web1")
+
+
+def test_no_file_descriptor_left_for_a_connection(start):
+    """Whoever takes them all does not shut out the others for longer than he stays."""
+    daemon = start(preexec_fn=limited(64))
+    client = daemon.connect()
+    client.call("GetHost")
+    crowd = [Client(daemon.path, daemon.contract) for _ in range(100)]
+    time.sleep(0.2)
+    client.call("ListVMs")
+    for one in crowd:
+        one.close()
+    wait_until(lambda: is_served(daemon.connect()), what="a place for the next client")
+
+
+def test_no_file_descriptor_left_to_receive_one(start):
+    daemon = start(preexec_fn=limited(64))
+    client = daemon.connect()
+    client.register()
+    crowd = [daemon.connect() for _ in range(40)]
+    fd = memory.memfd(PAGE)
+    client.send("AdoptBacking", {"vm": "web1", "name": "ram0", "fileDescriptor": 0}, [fd] * 200)
+    os.close(fd)
+    crowd[0].call("ListVMs")
+    for one in [*crowd, client]:
+        one.close()
+    wait_until(lambda: is_served(daemon.connect()), what="a place for the next client")
