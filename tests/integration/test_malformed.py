@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 
 import pytest
 
@@ -49,6 +50,15 @@ def call_bytes(method, **parameters):
 def test_no_call(daemon, data):
     answer = send_raw(daemon, data)
     assert answer is None or "error" in answer
+
+
+@pytest.mark.parametrize("data", [b"x\0", b"[]\0", b'{"method":1}\0'])
+def test_no_call_after_a_call(client, data):
+    client.call("GetHost")
+    time.sleep(0.05)
+    client.send_bytes(data)
+    with pytest.raises(Closed):
+        client.receive()
 
 
 @pytest.mark.parametrize("method, error", [
