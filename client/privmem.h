@@ -238,12 +238,14 @@ struct privmem_backing {
  * name     1 to 64 characters, as a VM's name; unique in the VM.
  * size     a multiple of the page size of the file, and not 0.
  * options  NULL for a memfd without NUMA policy.
- * ret_fd   opened for reading and writing; NULL if it is not wanted.
+ * ret_fd   opened for reading and writing, and the caller's to close; NULL if it is not wanted. fstat(2) tells size
+ *          and identity.
+ * ret_created  false if it was there already. May be NULL.
  *
  * -ENOSPC: the pool of huge pages is too small; privmem_error_json() has page size, node, needed and
  * available bytes. */
 int privmem_backing_allocate(privmem_vm *vm, const char *name, uint64_t size,
-                             const struct privmem_backing_options *options, int *ret_fd, struct privmem_backing *ret);
+                             const struct privmem_backing_options *options, int *ret_fd, bool *ret_created);
 
 /* Donates memory that the VMM made itself. privmemd keeps a duplicate of fd. A memfd must be sealed with
  * F_SEAL_SHRINK and F_SEAL_GROW, opened for writing and owned by the VM's owner; its mode becomes 0600. A file

@@ -164,11 +164,9 @@ static int prepare(Run *run, char **command) {
 
         for (size_t i = 0; i < run->n_memory; i++) {
                 Memory *m = &run->memory[i];
-                struct privmem_backing backing;
 
-                if (privmem_backing_allocate(run->vm, m->name, m->size, &m->options, &m->fd, &backing) < 0)
+                if (privmem_backing_allocate(run->vm, m->name, m->size, &m->options, &m->fd, &m->created) < 0)
                         return session_fail(run->session);
-                m->created = backing.created;
         }
 
         run->argv = command_fill_in(command, run->memory, run->n_memory);

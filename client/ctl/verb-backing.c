@@ -23,19 +23,6 @@ static bool add_numa(json_object *q, const Numa *numa) {
         return json_add_string(q, "numaPolicy", numa->policy) && json_add(q, "numaNodes", nodes);
 }
 
-static void print_allocated(json_object *reply) {
-        json_object *b = json_get_object(reply, "backing");
-        char *size = format_size_field(b, "size"), *inode = format_number_field(b, "inode");
-        const char *vm = json_get_string(b, "vm"), *name = json_get_string(b, "name"),
-                   *kind = json_get_string(b, "kind");
-
-        printf("%s backing %s of VM %s: %s %s, inode %s.\n",
-               json_get_bool(reply, "created") ? "Allocated" : "There was already the", name ? name : "?",
-               vm ? vm : "?", size ? size : "?", kind ? kind : "?", inode ? inode : "?");
-        free(size);
-        free(inode);
-}
-
 int verb_allocate(Session *s, const Verb *verb, char **arguments) {
         const char *kind = NULL, *page_size = NULL, *policy = NULL;
         const Option options[] = {
@@ -82,7 +69,9 @@ int verb_allocate(Session *s, const Verb *verb, char **arguments) {
         if (s->json)
                 r = session_print(reply);
         else
-                print_allocated(reply);
+                printf("%s backing %s of VM %s.\n",
+                       json_get_bool(reply, "created") ? "Allocated" : "There was already the", a.items[1],
+                       a.items[0]);
         json_object_put(reply);
         return r;
 }

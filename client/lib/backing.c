@@ -40,14 +40,9 @@ static int read_backing(privmem *p, json_object *reply, struct privmem_backing *
         return 0;
 }
 
-/* An answer with a backing and a file descriptor of it. */
-static int read_opened(privmem *p, json_object *reply, int *ret_fd, struct privmem_backing *ret) {
-        struct privmem_backing backing;
+/* The file descriptor of an answer; ret_fd is NULL if nobody wants it. */
+static int take_fd(privmem *p, json_object *reply, int *ret_fd) {
         int fd = -EBADF, r;
-
-        r = read_backing(p, reply, &backing);
-        if (r < 0)
-                return r;
 
         r = connection_take_fd(p, reply, "fileDescriptor", &fd);
         if (r < 0)
@@ -57,8 +52,6 @@ static int read_opened(privmem *p, json_object *reply, int *ret_fd, struct privm
                 *ret_fd = fd;
         else
                 close(fd);
-        if (ret)
-                *ret = backing;
         return 0;
 }
 
@@ -96,7 +89,7 @@ static bool add_options(json_object *q, const struct privmem_backing_options *op
 }
 
 int privmem_backing_allocate(privmem_vm *vm, const char *name, uint64_t size,
-                             const struct privmem_backing_options *options, int *ret_fd, struct privmem_backing *ret) {
+                             const struct privmem_backing_options *options, int *ret_fd, bool *ret_created) {
         json_object *q = vm_parameters(vm), *reply = NULL;
         int r;
 
@@ -108,7 +101,13 @@ int privmem_backing_allocate(privmem_vm *vm, const char *name, uint64_t size,
         r = connection_call(vm->p, "AllocateBacking", q, /* fds= */ NULL, /* n_fds= */ 0, /* max_fds= */ 1, &reply);
         if (r < 0)
                 return r;
-        return read_opened(vm->p, reply, ret_fd, ret);
+
+        r = take_fd(vm->p, reply, ret_fd);
+        if (r < 0)
+                return r;
+        if (ret_created)
+                *ret_created = json_get_bool(reply, "created");
+        return 0;
 }
 
 static json_object *adopt_parameters(privmem_vm *vm, const char *name, bool with_fd, privmem_kind kind,
@@ -149,6 +148,7 @@ int privmem_backing_admit(privmem_vm *vm, const char *name, privmem_kind kind, u
 int privmem_backing_open(privmem_vm *vm, const char *name, privmem_access access, int *ret_fd,
                          struct privmem_backing *ret) {
         json_object *q = vm_parameters(vm), *reply = NULL;
+        struct privmem_backing backing;
         int r;
 
         if (!json_add_string(q, "backing", name) || !json_add_string(q, "access", word_of(access_words, access))) {
@@ -159,7 +159,15 @@ int privmem_backing_open(privmem_vm *vm, const char *name, privmem_access access
         r = connection_call(vm->p, "OpenBacking", q, /* fds= */ NULL, /* n_fds= */ 0, /* max_fds= */ 1, &reply);
         if (r < 0)
                 return r;
-        return read_opened(vm->p, reply, ret_fd, ret);
+
+        r = read_backing(vm->p, reply, &backing);
+        if (r >= 0)
+                r = take_fd(vm->p, reply, ret_fd);
+        if (r < 0)
+                return r;
+        if (ret)
+                *ret = backing;
+        return 0;
 }
 
 /* For the methods that answer with freedBytes. */

@@ -94,7 +94,7 @@ static int format_bits(uint64_t bits, sd_json_variant **ret) {
         return 0;
 }
 
-static int format_backing_with(const Backing *backing, uint64_t resident, sd_json_variant **ret) {
+int format_backing(Service *service, const Backing *backing, sd_json_variant **ret) {
         _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL;
         int r;
 
@@ -110,16 +110,9 @@ static int format_backing_with(const Backing *backing, uint64_t resident, sd_jso
                               UNSIGNED("inode", backing->ino), SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
                               STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy",
                                         numa_policy_word(backing->numa_policy)),
-                              VARIANT_IF(nodes != NULL, "numaNodes", nodes), UNSIGNED("residentBytes", resident),
+                              VARIANT_IF(nodes != NULL, "numaNodes", nodes),
+                              UNSIGNED("residentBytes", service_resident(service, backing)),
                               UNSIGNED("slots", backing->n_slots));
-}
-
-int format_backing(Service *service, const Backing *backing, sd_json_variant **ret) {
-        return format_backing_with(backing, service_resident(service, backing), ret);
-}
-
-int format_new_backing(const Backing *backing, sd_json_variant **ret) {
-        return format_backing_with(backing, 0, ret);
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {

@@ -24,8 +24,6 @@ SlotView slot_view(const VM *vm, const SlotSpec *spec);
 
 int format_vm(Service *service, VM *vm, sd_json_variant **ret);
 int format_backing(Service *service, const Backing *backing, sd_json_variant **ret);
-/* The same for a backing that was created a moment ago and has no page yet. */
-int format_new_backing(const Backing *backing, sd_json_variant **ret);
 int format_slot(const SlotView *view, sd_json_variant **ret);
 /* spec: the slot that was asked for. At most max_conflicts of the conflicts are listed. */
 int format_verdict(const SlotSpec *spec, const Verdict *verdict, size_t max_conflicts, sd_json_variant **ret);

@@ -118,7 +118,6 @@ int op_allocate_backing(Call *call) {
                   offsetof(AllocateParameters, numa_nodes), SD_JSON_NULLABLE },
                 {},
         };
-        _cleanup_json_ sd_json_variant *object = NULL;
         AllocateParameters p = {};
         BackingSpec spec;
         Failure f = {};
@@ -139,13 +138,10 @@ int op_allocate_backing(Call *call) {
         if (created)
                 front_publish(call->front,
                               &(Event) { .kind = EVENT_BACKING_ALLOCATED, .vm = call->vm, .backing = backing });
-        r = created ? format_new_backing(backing, &object) : format_backing(call->service, backing, &object);
-        if (r >= 0)
-                r = push_fd(call, backing, /* read_only= */ false, &index, &f);
+        r = push_fd(call, backing, /* read_only= */ false, &index, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_VARIANT("backing", object),
-                                  SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index),
+        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index),
                                   SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
 }
 

@@ -3,11 +3,10 @@
 /* What sd-varlink alone costs: a server that takes the same calls as privmemd, reads the same parameters and knows
  * nothing. It answers one of:
  *
- *   allocate              AllocateBacking with the fd of a new memfd; ReleaseBacking closes the newest
- *   allocate-same-reply   the same, with all fields of privmemd's reply, and privmemd's interface to check them by
- *   set-slot              SetSlot with the verdict ok, made beforehand, and privmemd's interface to check them by
+ *   allocate   AllocateBacking with the fd of a new memfd; ReleaseBacking closes the newest
+ *   set-slot   SetSlot with the verdict ok, made beforehand, and privmemd's interface to check them by
  *
- * usage: bench-bare-server SOCKET allocate|allocate-same-reply|set-slot */
+ * usage: bench-bare-server SOCKET allocate|set-slot */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,13 +25,11 @@
 
 enum {
         ALLOCATE,
-        ALLOCATE_SAME_REPLY,
         SET_SLOT,
 };
 
 static const char *const works[] = {
         [ALLOCATE] = "allocate",
-        [ALLOCATE_SAME_REPLY] = "allocate-same-reply",
         [SET_SLOT] = "set-slot",
 };
 
@@ -57,22 +54,6 @@ typedef struct Allocation {
         uint64_t size, pageSize;
         sd_json_variant *numaNodes;
 } Allocation;
-
-/* As much as privmemd says; the numbers are made up. */
-static int reply_same(sd_varlink *link, const Allocation *p, int index) {
-        char *seals[] = { (char *) "seal", (char *) "shrink", (char *) "grow", (char *) "exec", NULL };
-
-        return sd_varlink_replybo(
-                link,
-                SD_JSON_BUILD_PAIR_OBJECT(
-                        "backing", SD_JSON_BUILD_PAIR_STRING("vm", p->vm), SD_JSON_BUILD_PAIR_STRING("name", p->name),
-                        SD_JSON_BUILD_PAIR_STRING("kind", "memfd"), SD_JSON_BUILD_PAIR_STRING("origin", "allocated"),
-                        SD_JSON_BUILD_PAIR_UNSIGNED("size", p->size), SD_JSON_BUILD_PAIR_UNSIGNED("pageSize", 4096),
-                        SD_JSON_BUILD_PAIR_UNSIGNED("device", 1), SD_JSON_BUILD_PAIR_UNSIGNED("inode", 1000),
-                        SD_JSON_BUILD_PAIR_STRV("seals", seals), SD_JSON_BUILD_PAIR_UNSIGNED("residentBytes", 0),
-                        SD_JSON_BUILD_PAIR_UNSIGNED("slots", 0)),
-                SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index), SD_JSON_BUILD_PAIR_BOOLEAN("created", true));
-}
 
 static int on_allocate(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags,
                        void *userdata) {
@@ -99,8 +80,6 @@ static int on_allocate(sd_varlink *link, sd_json_variant *parameters, sd_varlink
                 r = sd_varlink_push_dup_fd(link, r);
         if (r < 0)
                 return sd_varlink_error_errno(link, r);
-        if (work == ALLOCATE_SAME_REPLY)
-                return reply_same(link, &p, r);
         return sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", r));
 }
 
@@ -231,7 +210,7 @@ int main(int argc, char *argv[]) {
                 if (strcmp(argv[2], works[i]) == 0)
                         work = i;
         if (work < 0) {
-                fprintf(stderr, "usage: %s SOCKET allocate|allocate-same-reply|set-slot\n", argv[0]);
+                fprintf(stderr, "usage: %s SOCKET allocate|set-slot\n", argv[0]);
                 return 2;
         }
         memory_probe();

@@ -3,7 +3,7 @@
 /* The caller whose waiting is timed, the same for every server: a blocking socket, one call at a time, the text of
  * each call made beforehand. Each timed call is undone by another that is not timed.
  *
- * usage: bench-client SOCKET allocate|set-slot varlink|varlink-same-reply|privmemd
+ * usage: bench-client SOCKET allocate|set-slot varlink|privmemd
  *        bench-client SOCKET allocate raw
  *
  * Prepares the server, warms up, and checks meanwhile that the server does what the benchmark is about. Then, for
@@ -260,8 +260,7 @@ int main(int argc, char *argv[]) {
         Work work;
 
         if (argc != 4) {
-                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|varlink-same-reply|privmemd|raw\n",
-                        argv[0]);
+                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|privmemd|raw\n", argv[0]);
                 return 2;
         }
         connect_to(argv[1]);

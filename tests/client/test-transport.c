@@ -163,7 +163,7 @@ static void send_answer(Fake *f, void *userdata) {
         fake_send_bytes(f, a->text, strlen(a->text) + 1, a->n_fds);
 }
 
-static int allocate(const char *text, size_t n_fds, bool *ret_alive) {
+static int open_backing(const char *text, size_t n_fds, bool *ret_alive) {
         Answer answer = { text, n_fds };
         Fake f;
         privmem *p = fake_start(&f, send_answer, &answer);
@@ -172,14 +172,13 @@ static int allocate(const char *text, size_t n_fds, bool *ret_alive) {
         int fd = -1, r;
 
         assert_int_equal(privmem_vm_new(p, "v", &vm), 0);
-        r = privmem_backing_allocate(vm, "b", 4096, NULL, &fd, &backing);
+        r = privmem_backing_open(vm, "b", PRIVMEM_ACCESS_READ_WRITE, &fd, &backing);
         if (r == 0) {
                 assert_true(fd >= 0);
                 assert_string_equal(backing.vm, "v");
                 assert_string_equal(backing.name, "b");
                 assert_int_equal(backing.size, 4096);
                 assert_int_equal(backing.inode, 2);
-                assert_true(backing.created);
                 close(fd);
         } else {
                 assert_int_equal(fd, -1);
@@ -195,8 +194,9 @@ static void test_fd_of_an_answer(void **state) {
         bool alive;
 
         (void) state;
-        assert_int_equal(allocate("{\"parameters\":{\"backing\":" BACKING ",\"fileDescriptor\":0,\"created\":true}}",
-                                  1, &alive),
+        assert_int_equal(open_backing("{\"parameters\":{\"backing\":" BACKING
+                                      ",\"fileDescriptor\":0,\"created\":true}}",
+                                      1, &alive),
                          0);
         assert_true(alive);
 }
@@ -219,7 +219,7 @@ static void test_wrong_fds(void **state) {
         for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
                 bool alive = true;
 
-                assert_int_equal(allocate(answers[i].text, answers[i].n_fds, &alive), -EPROTO);
+                assert_int_equal(open_backing(answers[i].text, answers[i].n_fds, &alive), -EPROTO);
                 assert_false(alive);
         }
 }

@@ -44,13 +44,14 @@ static int touch(const char *reply, void *userdata) {
 }
 
 static void call_backing(privmem_vm *vm, bool open) {
-        struct privmem_backing backing;
+        struct privmem_backing backing = {};
+        bool created;
         int fd = -1, r;
 
         if (open)
                 r = privmem_backing_open(vm, "b", PRIVMEM_ACCESS_READ_ONLY, &fd, &backing);
         else
-                r = privmem_backing_allocate(vm, "b", 4096, NULL, &fd, &backing);
+                r = privmem_backing_allocate(vm, "b", 4096, NULL, &fd, &created);
         if (r >= 0 && (fd < 0 || strlen(backing.name) > PRIVMEM_NAME_MAX))
                 abort();
         if (fd >= 0)

@@ -182,5 +182,10 @@ class Client:
     def allocate(self, name="ram0", size=1 << 20, vm="web1", **parameters):
         return self.call("AllocateBacking", vm=vm, name=name, size=size, **parameters)
 
+    def backing(self, name="ram0", vm="web1"):
+        """What a list says of the backing."""
+        (found,) = [one for one in self.listed("ListBackings", vm=vm) if one["name"] == name]
+        return found
+
     def adopt(self, fd, name="ram0", vm="web1", **parameters):
         return self.call("AdoptBacking", vm=vm, name=name, fileDescriptor=0, fds=[fd], **parameters)

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <privmem.h>
@@ -107,7 +108,7 @@ static void destroy_machine(struct machine *m) {
 
 /* Ordinary memory: allocate, map, set a slot. */
 static void add_ram(struct machine *m) {
-        struct privmem_backing backing;
+        struct stat file;
         struct privmem_slot slot = {
                 .slot_id = 0,
                 .guest_phys_addr = RAM_GUEST_ADDRESS,
@@ -115,13 +116,14 @@ static void add_ram(struct machine *m) {
                 .backing = "ram0",
         };
 
-        check(m, privmem_backing_allocate(m->vm, "ram0", RAM_SIZE, NULL, &m->ram_fd, &backing), "AllocateBacking");
+        check(m, privmem_backing_allocate(m->vm, "ram0", RAM_SIZE, NULL, &m->ram_fd, NULL), "AllocateBacking");
+        check_errno(fstat(m->ram_fd, &file), "fstat");
         m->ram = map(m->ram_fd, RAM_SIZE);
 
         slot.userspace_addr = (uintptr_t) m->ram;
         check(m, privmem_slot_set(m->vm, m->kvm_vm, &slot), "slot 0");
         printf("Slot 0: guest 0x%x, %u KiB of backing ram0 (memfd, inode %llu).\n", RAM_GUEST_ADDRESS, RAM_SIZE / 1024,
-               (unsigned long long) backing.inode);
+               (unsigned long long) file.st_ino);
 }
 
 /* Memory of KVM's own kind. It is its own user space side too: the guest sees the guest_memfd either way. */
