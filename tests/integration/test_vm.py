@@ -134,8 +134,8 @@ def test_host(client):
     assert host["kernelRelease"] == os.uname().release
     assert host["pageSize"] == os.sysconf("SC_PAGESIZE")
     assert host["limits"] == {"vmsPerUID": 1024, "backingsPerVM": 256, "slotsPerAddressSpace": 32764,
-                              "addressSpaces": 2, "slotsPerCall": 4096, "connectionsPerUID": 1024,
-                              "subscribersPerUID": 64}
+                              "addressSpaces": 2, "aliasesPerSlot": 256, "slotsPerCall": 4096,
+                              "connectionsPerUID": 1024, "subscribersPerUID": 64}
     assert host["features"]["kvm"] == os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
