@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Huge pages: reserved when they are promised, given back on release, and refused with the numbers when they lack."""
 
+import fcntl
 import mmap
 import os
 import pathlib
@@ -19,12 +20,21 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def lock():
+    """The pools belong to the host; another run of these tests must not use them meanwhile."""
+    fd = os.open(POOLS, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    yield
+    os.close(fd)
+
+
 def pool(name, size="2048kB"):
     return int((POOLS / f"hugepages-{size}" / name).read_text())
 
 
 @pytest.fixture
-def pages():
+def pages(lock):
     """Four free huge pages."""
     file = POOLS / "hugepages-2048kB" / "nr_hugepages"
     before = pool("nr_hugepages")
@@ -41,7 +51,7 @@ def pages():
 
 
 @pytest.fixture
-def empty_pool():
+def empty_pool(lock):
     if pool("free_hugepages") or pool("nr_overcommit_hugepages"):
         pytest.skip("this machine has huge pages in use")
 
@@ -132,7 +142,7 @@ def test_adopt(client, pages):
     fd = os.memfd_create("donation", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB | os.MFD_HUGE_2MB)
     try:
         os.ftruncate(fd, HUGE_PAGE)
-        memory.fcntl.fcntl(fd, memory.F_ADD_SEALS, SHRINK | GROW)
+        fcntl.fcntl(fd, memory.F_ADD_SEALS, SHRINK | GROW)
         backing = client.adopt(fd, kind="hugetlb")["backing"]
         assert (backing["kind"], backing["pageSize"], backing["size"]) == ("hugetlb", HUGE_PAGE, HUGE_PAGE)
         client.fails("NotMemory", "AdoptBacking", vm="web1", name="ram1", fileDescriptor=0, kind="memfd", fds=[fd])
