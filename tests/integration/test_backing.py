@@ -153,7 +153,8 @@ def test_release_while_a_slot_shows_it(client):
     client.allocate()
     for i in range(2):
         client.call("SetSlot", vm="web1",
-                    slot=slot(i, i * PAGE, PAGE, backing="ram0", backingOffset=i * PAGE, userspaceAddr=(1 << 32) + i * PAGE))
+                    slot=slot(i, i * PAGE, PAGE, backing="ram0", backingOffset=i * PAGE,
+                              userspaceAddr=(1 << 32) + i * PAGE))
     error = client.fails("BackingInUse", "ReleaseBacking", vm="web1", backing="ram0")
     assert (error["vm"], error["backing"], error["slots"], error.get("pid")) == ("web1", "ram0", 2, None)
     for i in range(2):
@@ -164,7 +165,8 @@ def test_release_while_a_slot_shows_it(client):
 def test_punch(client):
     fd = client.allocate().fd
     memory.fill(fd)
-    assert client.call("PunchBacking", vm="web1", backing="ram0", offset=PAGE, size=2 * PAGE) == {"freedBytes": 2 * PAGE}
+    reply = client.call("PunchBacking", vm="web1", backing="ram0", offset=PAGE, size=2 * PAGE)
+    assert reply == {"freedBytes": 2 * PAGE}
     assert memory.resident(fd) == MIB - 2 * PAGE
     assert memory.read(fd, 3 * PAGE) == b"x" * PAGE + bytes(2 * PAGE)
 

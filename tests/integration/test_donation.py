@@ -15,8 +15,7 @@ from wire import FDS_MAX
 pytestmark = pytest.mark.usefixtures("vm")
 
 
-def resend(fd):
-    """The donation's own mode is 0600 now; what a test checks is who may use the file descriptor, not the name."""
+def for_reading(fd):
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -241,7 +240,7 @@ def test_donate_another_kind(client, donation):
 
 
 def test_donate_what_is_open_for_reading_only(client, donation):
-    fd = resend(donation())
+    fd = for_reading(donation())
     try:
         error = client.fails("NotMemory", "AdoptBacking", vm="web1", name="ram0", fileDescriptor=0, fds=[fd])
         assert "reading" in error["found"]
@@ -342,7 +341,7 @@ def test_nobody_donates_what_is_another_users(alice, reopen):
     alice.register("alices")
     fd = user_memfd(user.BOB)
     before = os.fstat(fd)
-    lent = resend(fd) if reopen else fd
+    lent = for_reading(fd) if reopen else fd
     try:
         alice.fails("NotMemory" if reopen else "NotPermitted", "AdoptBacking", vm="alices", name="ram0",
                     fileDescriptor=0, fds=[lent])

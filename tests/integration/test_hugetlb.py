@@ -103,7 +103,8 @@ def test_pages_are_reserved_at_once(client, pages):
 
 def test_more_than_is_left(client, pages):
     client.allocate(size=HUGE_PAGE, kind="hugetlb")
-    error = client.fails("NoCapacity", "AllocateBacking", vm="web1", name="ram1", size=pages * HUGE_PAGE, kind="hugetlb")
+    error = client.fails("NoCapacity", "AllocateBacking", vm="web1", name="ram1", size=pages * HUGE_PAGE,
+                         kind="hugetlb")
     assert (error["needed"], error["available"]) == (pages * HUGE_PAGE, (pages - 1) * HUGE_PAGE)
     client.allocate("ram1", size=(pages - 1) * HUGE_PAGE, kind="hugetlb")
 
@@ -134,7 +135,8 @@ def test_punch_a_page(client, pages):
 
 
 def test_size_is_not_a_multiple(client, pages):
-    error = client.fails("InvalidValue", "AllocateBacking", vm="web1", name="ram0", size=HUGE_PAGE + 4096, kind="hugetlb")
+    error = client.fails("InvalidValue", "AllocateBacking", vm="web1", name="ram0", size=HUGE_PAGE + 4096,
+                         kind="hugetlb")
     assert (error["field"], error["alignment"]) == ("size", HUGE_PAGE)
 
 

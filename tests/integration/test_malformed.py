@@ -94,7 +94,8 @@ def test_unknown_method(client, method, error):
     ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096, "pageSize": -1}, "pageSize"),
     ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096, "numaPolicy": "local"}, "numaPolicy"),
     ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096, "numaNodes": 0}, "numaNodes"),
-    ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096, "numaPolicy": "bind", "numaNodes": ["x"]}, "numaNodes"),
+    ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096, "numaPolicy": "bind", "numaNodes": ["x"]},
+     "numaNodes"),
     ("OpenBacking", {"vm": "vm", "backing": 0}, "backing"),
     ("OpenBacking", {"vm": "vm", "backing": "ram0", "access": "write"}, "access"),
     ("PunchBacking", {"vm": "vm", "backing": "ram0", "offset": 0}, "size"),
@@ -151,7 +152,8 @@ def test_half_a_message_and_silence(daemon):
 def test_closing_before_the_reply(daemon):
     for _ in range(20):
         client = daemon.connect()
-        client.send_bytes(call_bytes("RegisterVM", name="web1") + call_bytes("AllocateBacking", vm="web1", name="ram0", size=MIB))
+        client.send_bytes(call_bytes("RegisterVM", name="web1") +
+                          call_bytes("AllocateBacking", vm="web1", name="ram0", size=MIB))
         client.close()
     wait_until(lambda: daemon.connect().call("GetHost")["backings"] == 1)
 

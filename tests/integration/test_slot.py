@@ -25,7 +25,8 @@ def set_slot(client, wanted, vm="web1"):
 
 def refused(client, wanted, vm="web1"):
     error = client.fails("SlotRefused", "SetSlot", vm=vm, slot=wanted)
-    assert (error["vm"], error["slotId"], error["addressSpace"]) == (vm, wanted["slotId"], wanted.get("addressSpace", 0))
+    assert (error["vm"], error["slotId"], error["addressSpace"]) == (
+        vm, wanted["slotId"], wanted.get("addressSpace", 0))
     assert error["message"] == error["verdict"]["reason"]
     return error["verdict"]
 
@@ -112,7 +113,8 @@ def test_alias_in_the_vm_names_every_conflict(client):
     common = {"rule": "undeclared_alias", "vm": "web1", "addressSpace": 0, "size": MIB // 2, "backing": "ram0",
               "backingVM": "web1"}
     assert verdict["conflicts"] == [
-        {**common, "slotId": 0, "guestPhysAddr": MIB // 2, "requestedGuestPhysAddr": 32 * MIB, "backingOffset": MIB // 2},
+        {**common, "slotId": 0, "guestPhysAddr": MIB // 2, "requestedGuestPhysAddr": 32 * MIB,
+         "backingOffset": MIB // 2},
         {**common, "slotId": 1, "guestPhysAddr": 8 * MIB, "requestedGuestPhysAddr": 32 * MIB + MIB // 2,
          "backingOffset": MIB},
     ]

@@ -126,7 +126,8 @@ def test_socket_activation(start, directory):
 
 def test_two_sockets_are_passed(start, directory):
     paths = [directory / "a", directory / "b"]
-    command = ["systemd-socket-activate", "--fdname=varlink:varlink", "-l", str(paths[0]), "-l", str(paths[1]), binary()]
+    command = ["systemd-socket-activate", "--fdname=varlink:varlink", "-l", str(paths[0]),
+               "-l", str(paths[1]), binary()]
     daemon = start(path=paths[1], command=command, wait=False, is_quiet=False)
     wait_until(daemon.is_serving, 20, "activation")
     daemon.connect().register()
