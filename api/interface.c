@@ -471,7 +471,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(kind, BackingKind, OPTIONAL),
                 DOC("Bytes. With a file descriptor: what its size must be, or the call fails."),
                 INPUT(size, INT, OPTIONAL),
-                DOC("The backing; null if only admission was asked for. A file that is already a backing, of this VM or of another VM of the same owner, stays that backing and keeps its name."),
+                DOC("The backing; null if only admission was asked for. A file that is already a backing, of this VM or of another VM of the same owner (for root: of any VM), stays that backing and keeps its name."),
                 OUTPUT_OF(backing, Backing, OPTIONAL),
                 DOC("True if the file was not yet known."),
                 OUTPUT(created, BOOL, 0));

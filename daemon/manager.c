@@ -374,6 +374,8 @@ int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t 
         int r;
 
         r = memory_file_punch(holding_of(backing)->fd, offset, size);
+        if (r == -EPERM)
+                return fail_not_supported(f, "the file is sealed against writing, so no hole can be punched into it");
         if (r < 0)
                 return fail_host(f, "punching a hole", r);
         after = service_resident(service, backing);

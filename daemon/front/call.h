@@ -47,7 +47,10 @@ typedef struct Call {
 #undef OPERATION
 
 bool call_may_see(const Call *call, const VM *vm);
-/* The fd at an index that a parameter gave; borrowed. API_E_WrongFds if there is none. */
+/* The index of a parameter that was not given. */
+#define NO_FD UINT64_MAX
+/* The fd at an index that a parameter gave; borrowed. For NO_FD *ret_fd is negative. API_E_WrongFds if there is no such
+ * fd, or one that no index names. */
 int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd);
 
 /* Each sends one message of a list: *ret is an object to reply with, *ret_last whether the list ends with it; no

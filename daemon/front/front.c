@@ -39,10 +39,13 @@ static int fail_wrong_fds(Failure *f, size_t received, size_t at_least, size_t a
 }
 
 int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd) {
-        int fd;
+        int fd = -EBADF;
 
-        fd = index < call->n_fds ? sd_varlink_peek_fd(call->link, index) : -EBADF;
-        if (fd < 0)
+        if (index == NO_FD && call->n_fds > 0)
+                return fail_wrong_fds(f, call->n_fds, 0, 0);
+        if (index < call->n_fds)
+                fd = sd_varlink_peek_fd(call->link, index);
+        if (index != NO_FD && fd < 0)
                 return fail_wrong_fds(f, call->n_fds, 1, 1);
         *ret_fd = fd;
         return 0;

@@ -178,14 +178,14 @@ static int adopt(Call *call, const AdoptParameters *p, Backing **ret, bool *ret_
 
         if (!name_is_valid(p->name))
                 return fail_invalid_name(f, "name");
-        if (p->fd == UINT64_MAX) {
+        r = call_peek_fd(call, p->fd, f, &fd);
+        if (r != 0)
+                return r;
+        if (p->fd == NO_FD) {
                 *ret = NULL;
                 *ret_created = false;
                 return admit(call, p, f);
         }
-        r = call_peek_fd(call, p->fd, f, &fd);
-        if (r != 0)
-                return r;
         return service_adopt(call->service, call->vm, p->name, fd, backing_kind_of(p->kind, -1), p->size, call->uid,
                              ret, ret_created, f);
 }
@@ -205,7 +205,7 @@ int op_adopt_backing(Call *call) {
                 {},
         };
         _cleanup_json_ sd_json_variant *object = NULL;
-        AdoptParameters p = { .fd = UINT64_MAX };
+        AdoptParameters p = { .fd = NO_FD };
         Failure f = {};
         Backing *backing;
         bool created;

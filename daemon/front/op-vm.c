@@ -135,12 +135,14 @@ int op_register_vm(Call *call) {
 }
 
 /* The pidfd that the call carries, or else the caller's own; borrowed. */
-static int vmm_pidfd(Call *call, const uint64_t *index, Failure *f, int *ret_pidfd) {
-        int fd;
+static int vmm_pidfd(Call *call, uint64_t index, Failure *f, int *ret_pidfd) {
+        int fd, r;
 
-        if (*index != UINT64_MAX)
-                return call_peek_fd(call, *index, f, ret_pidfd);
-        fd = sd_varlink_get_peer_pidfd(call->link);
+        r = call_peek_fd(call, index, f, &fd);
+        if (r != 0)
+                return r;
+        if (index == NO_FD)
+                fd = sd_varlink_get_peer_pidfd(call->link);
         if (fd < 0)
                 return fail_not_supported(
                         f,
@@ -153,7 +155,7 @@ int op_attach_vm(Call *call) {
         struct {
                 const char *vm;
                 uint64_t pidfd;
-        } p = { .pidfd = UINT64_MAX };
+        } p = { .pidfd = NO_FD };
         const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
                   SD_JSON_MANDATORY },
@@ -163,12 +165,12 @@ int op_attach_vm(Call *call) {
         };
         bool was_attached = call->vm->state == VM_ATTACHED;
         Failure f = {};
-        int pidfd, r;
+        int pidfd = -EBADF, r;
 
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = vmm_pidfd(call, &p.pidfd, &f, &pidfd);
+        r = vmm_pidfd(call, p.pidfd, &f, &pidfd);
         if (r == 0)
                 r = service_attach(call->service, call->vm, pidfd, call->uid, &f);
         if (r != 0)

@@ -252,7 +252,7 @@ def test_donate_a_memfd_that_cannot_be_written(client, donation):
     """Its pages cannot be punched either, so they go with its last holder."""
     fd = donation(MIB, SHRINK | GROW | FUTURE_WRITE)
     client.adopt(fd)
-    client.fails("HostFailure", "PunchBacking", vm="web1", backing="ram0", offset=0, size=PAGE)
+    client.fails("NotSupported", "PunchBacking", vm="web1", backing="ram0", offset=0, size=PAGE)
     assert client.call("ReleaseBacking", vm="web1", backing="ram0") == {"freedBytes": 0}
 
 
@@ -280,6 +280,14 @@ def test_donate_no_index(client, donation, index):
     error = client.fails("InvalidParameter", "AdoptBacking", vm="web1", name="ram0", fileDescriptor=index,
                          fds=[donation()])
     assert error["parameter"] == "fileDescriptor"
+
+
+@pytest.mark.parametrize("method, parameters", [
+    ("AdoptBacking", {"vm": "web1", "name": "ram0", "kind": "memfd", "size": MIB}), ("AttachVM", {"vm": "web1"}),
+])
+def test_fd_that_no_index_names(client, donation, method, parameters):
+    error = client.fails("WrongFds", method, fds=[donation()], **parameters)
+    assert (error["received"], error["expected"]) == (1, 0)
 
 
 @pytest.mark.parametrize("method, parameters", [
