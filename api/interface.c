@@ -197,7 +197,7 @@ static SD_VARLINK_DEFINE_STRUCT_TYPE(
                 FIELD(guestMemfd, BOOL, 0),
                 DOC("KVM_CAP_GUEST_MEMFD_FLAGS: bit 0 mmap, bit 1 initially shared."),
                 FIELD(guestMemfdFlags, INT, 0),
-                DOC("cachestat(2), which resident bytes come from; else st_blocks, which is 0 for guest_memfd."),
+                DOC("cachestat(2), which the resident bytes of a guest_memfd come from; without it they are 0."),
                 FIELD(cachestat, BOOL, 0),
                 DOC("memfds are sealed against execution (MFD_NOEXEC_SEAL)."),
                 FIELD(noexecSeal, BOOL, 0),

@@ -59,7 +59,7 @@ int memory_file_identify(const MemoryHost *host, int fd, MemoryIdentity *ret, co
 /* A second open file of the same memory that cannot be mapped for writing. The caller owns *ret_fd. */
 int memory_file_open_read_only(int fd, int *ret_fd);
 
-/* Bytes that are in memory now: cachestat(2), or st_blocks where there is none and for huge pages. */
+/* Bytes that are in memory now: by cachestat(2) where st_blocks does not say the same, and the kernel has it. */
 int memory_file_resident(const MemoryHost *host, int fd, BackingKind kind, uint64_t *ret);
 
 /* Gives the range back to the host. Both multiples of the page size. */
