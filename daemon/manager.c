@@ -542,7 +542,7 @@ int manager_new(sd_event *event, Manager **ret) {
         kvm_host_probe(&manager->kvm);
         r = memory_host_probe(&manager->memory);
         if (r >= 0)
-                r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), kvm_host_max_gpa(), &manager->registry);
+                r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
         if (r >= 0)
                 r = front_new(event, manager, &manager->front);
         if (r < 0) {

@@ -34,10 +34,11 @@ static int compare_file(const void *a, const void *b) {
         return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
-int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret) {
+int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret) {
         Registry *registry;
 
         assert(page_size > 0 && is_aligned(page_size, page_size));
+        assert(kvm->address_spaces > 0 && kvm->address_spaces <= ADDRESS_SPACES_MAX);
 
         registry = calloc(1, sizeof(Registry));
         if (!registry)
@@ -45,7 +46,7 @@ int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret) {
 
         TAILQ_INIT(&registry->vms);
         registry->page_size = page_size;
-        registry->max_gpa = max_gpa;
+        registry->kvm = *kvm;
         *ret = registry;
         return 0;
 }

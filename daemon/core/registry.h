@@ -18,6 +18,8 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "core/kvm_rules.h"
+
 typedef struct Backing Backing;
 typedef struct Mm Mm;
 typedef struct Registry Registry;
@@ -52,13 +54,11 @@ struct Registry {
         void *owners_by_uid;       /* tsearch(3) tree of what each uid has */
         unsigned __int128 promise; /* the sum behind promised_bytes */
         uint64_t page_size;
-        uint64_t max_gpa;
+        KVMRules kvm;
 };
 
-/* page_size: bytes of an ordinary page, a power of two.
- * max_gpa: the first guest physical address that KVM refuses on this host (kvm_mmu_max_gfn(), from the CPU's
- * physical address width), 0 for no such limit. */
-int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret);
+/* page_size: bytes of an ordinary page, a power of two. kvm: copied. */
+int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret);
 /* Frees all VMs, backings and slots too. Accepts NULL, returns NULL. */
 Registry *registry_free(Registry *registry);
 

@@ -38,6 +38,7 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
         vm->owner = spec->owner;
         vm->exit_policy = spec->exit_policy;
         vm->alias_policy = spec->alias_policy;
+        vm->type = spec->type;
         TAILQ_INIT(&vm->backings);
 
         r = -ENOMEM;

@@ -17,6 +17,15 @@ typedef enum AliasPolicy {
         _ALIAS_POLICY_MAX,
 } AliasPolicy;
 
+/* What KVM_CREATE_VM was asked for, as far as it changes the rules of memslots. */
+typedef enum VMType {
+        VM_TYPE_UNDECLARED, /* not known: nothing is refused that one of the others could have */
+        VM_TYPE_ORDINARY,
+        VM_TYPE_PRIVATE,   /* with private memory: KVM_X86_SW_PROTECTED_VM */
+        VM_TYPE_PROTECTED, /* and its state hidden from the host: SEV-SNP, TDX */
+        _VM_TYPE_MAX,
+} VMType;
+
 /* Only vm_attach() and vm_detach() write the state. */
 typedef enum VMState {
         VM_REGISTERED, /* no VMM yet; left by vm_attach() */
@@ -35,6 +44,7 @@ struct VM {
         uid_t owner;
         ExitPolicy exit_policy;
         AliasPolicy alias_policy;
+        VMType type;
         VMState state;
         BackingList backings; /* in order of creation */
         size_t n_backings;
@@ -58,6 +68,7 @@ typedef struct VMSpec {
         uid_t owner;
         ExitPolicy exit_policy;
         AliasPolicy alias_policy;
+        VMType type;
 } VMSpec;
 
 /* 0: *ret is the new VM. CORE_E_EXISTS: *ret is the VM of that name. CORE_E_LIMIT: the owner has

@@ -421,6 +421,7 @@ static bool run_operation(Replay *replay, const Operation *operation) {
 }
 
 size_t replay_run(const Operation *operations, size_t n, char *difference, size_t difference_size) {
+        KVMRules kvm = kvm_rules_of(KVM_GENERATION_DEFAULT);
         static Replay replay;
         size_t i;
         bool same;
@@ -429,7 +430,8 @@ size_t replay_run(const Operation *operations, size_t n, char *difference, size_
         replay.difference = difference;
         replay.difference_size = difference_size;
         model_init(&replay.model);
-        if (registry_new(MODEL_PAGE, MODEL_MAX_GPA, &replay.registry) < 0)
+        kvm.max_gpa = MODEL_MAX_GPA;
+        if (registry_new(MODEL_PAGE, &kvm, &replay.registry) < 0)
                 abort();
 
         same = true;
