@@ -291,8 +291,8 @@ int format_host(Service *service, sd_json_variant **ret) {
                 return r;
         r = sd_json_buildo(
                 &limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX), UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
-                UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
-                UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
+                UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
+                UNSIGNED("addressSpaces", registry->kvm.address_spaces), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
                 UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX), UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
                 UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)
