@@ -259,7 +259,26 @@ int privmem_backing_adopt(privmem_vm *vm, const char *name, int fd, privmem_kind
 /* Asks whether privmem_backing_adopt() would take such memory under that name. Changes nothing. */
 int privmem_backing_admit(privmem_vm *vm, const char *name, privmem_kind kind, uint64_t size);
 
-/* Opens a backing of the VM. A guest_memfd has no read-only form: -EOPNOTSUPP. ret_fd must not be NULL. */
+/* Lets another VM, of the same or of another owner, show the backing in its slots, and its owner open it: on a handle
+ * of the owner's VM, made by privmem_vm_new(). The same again succeeds. With PRIVMEM_ACCESS_READ_ONLY the peer's slots
+ * need PRIVMEM_SLOT_READONLY.
+ *
+ * peer         name of the other VM.
+ * ret_created  false if it was shared with the peer already.
+ *
+ * -EEXIST: it is shared with the peer already, with the other access. -EBUSY: it is to be for reading only, and a slot
+ * of the peer shows it without PRIVMEM_SLOT_READONLY. -EOPNOTSUPP: a guest_memfd, or the VM itself. -EDQUOT. */
+int privmem_backing_share(privmem_vm *vm, const char *name, const char *peer, privmem_access access,
+                          bool *ret_created);
+
+/* Takes a share back. A file descriptor that the peer has got, and what it has mapped, cannot be taken back: it stays
+ * good until the peer lets go of it, or until the backing is released. -EBUSY: a slot of the peer shows it.
+ *
+ * ret_reclaimed  false if it was not shared with the peer. */
+int privmem_backing_reclaim(privmem_vm *vm, const char *name, const char *peer, bool *ret_reclaimed);
+
+/* Opens a backing of the VM, or one that is shared with a VM of the caller's. A guest_memfd has no read-only form:
+ * -EOPNOTSUPP. A memfd of another owner cannot be opened again through /proc/self/fd. ret_fd must not be NULL. */
 int privmem_backing_open(privmem_vm *vm, const char *name, privmem_access access, int *ret_fd,
                          struct privmem_backing *ret);
 

@@ -339,11 +339,23 @@ static uint64_t give_back(Service *service, Backing *backing) {
         return memory_file_punch(holding_of(backing)->fd, 0, backing->size) < 0 ? 0 : resident;
 }
 
+static void reclaim(Service *service, Backing *backing, VM *peer) {
+        backing_unshare(backing, peer);
+        front_publish(service->front, &(Event) {
+                                              .kind = EVENT_BACKING_RECLAIMED,
+                                              .vm = backing->vm,
+                                              .backing = backing,
+                                              .peer_vm = peer,
+                                      });
+}
+
 /* Frees a backing that no slot shows. */
 static uint64_t drop(Service *service, Backing *backing) {
         Holding *holding = holding_of(backing);
         uint64_t freed = give_back(service, backing);
 
+        while (backing->n_shares > 0)
+                reclaim(service, backing, backing->shares[0].vm);
         front_publish(
                 service->front,
                 &(Event) { .kind = EVENT_BACKING_RELEASED, .vm = backing->vm, .backing = backing, .freed = &freed });
@@ -401,6 +413,17 @@ static VMM *vmm_free(VMM *vmm) {
         return NULL;
 }
 
+/* What other VMs share with this one. */
+static void return_shares(Service *service, VM *peer) {
+        Backing *backing;
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &service->registry->vms, vms)
+                TAILQ_FOREACH(backing, &vm->backings, backings)
+                        if (backing_is_shared_with(backing, peer))
+                                reclaim(service, backing, peer);
+}
+
 /* Gives the VM's memory back and forgets it. Its own slots go; slots of other VMs must not show its backings. */
 static uint64_t drop_vm(Service *service, VM *vm) {
         uint64_t freed = 0;
@@ -409,6 +432,7 @@ static uint64_t drop_vm(Service *service, VM *vm) {
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
                 freed += drop(service, backing);
+        return_shares(service, vm);
         front_publish(service->front, &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
         vm_free(vm);
         return freed;

@@ -78,7 +78,7 @@ Backing *backing_free(Backing *backing) {
         assert(backing->n_slots == 0 && !backing->showings.root);
 
         while (backing->n_shares > 0)
-                backing_unshare(backing, backing->shares[0]);
+                backing_unshare(backing, backing->shares[0].vm);
         if (backing->vm) {
                 registry_remove_backing(backing->vm->registry, backing);
                 vm_remove_backing(backing->vm, backing);
@@ -111,41 +111,101 @@ const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
         return NULL;
 }
 
-int backing_share(Backing *backing, VM *peer) {
-        VM **shares;
+/* A slot that shows it with both sides is counted by its shared side alone. */
+static bool counts(const SlotShowing *showing, const VM *vm) {
+        const Slot *slot = showing->slot;
 
-        if (peer == backing->vm || backing_is_shared_with(backing, peer))
+        return slot->vm == vm && (!showing->private_side || slot->spec.backing != slot->spec.guest_memfd);
+}
+
+size_t backing_count_slots_of(const Backing *backing, const VM *vm) {
+        size_t n = 0;
+
+        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
+                n += counts(s, vm);
+        return n;
+}
+
+static bool is_written_by(const Backing *backing, const VM *vm) {
+        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
+                if (s->slot->vm == vm && !(s->slot->spec.flags & SLOT_READONLY))
+                        return true;
+        return false;
+}
+
+static int share(Backing *backing, VM *peer, bool read_only) {
+        const Share *known = backing_find_share(backing, peer);
+        Share *shares;
+
+        if (peer == backing->vm)
                 return 0;
+        if (known)
+                return known->read_only == read_only ? 0 : CORE_E_EXISTS;
+        if (backing->n_shares >= SHARES_PER_BACKING_MAX)
+                return CORE_E_LIMIT;
+        if (read_only && is_written_by(backing, peer))
+                return CORE_E_IN_USE;
 
-        shares = reallocarray(backing->shares, backing->n_shares + 1, sizeof(VM *));
+        shares = reallocarray(backing->shares, backing->n_shares + 1, sizeof(Share));
         if (!shares)
                 return -ENOMEM;
 
-        shares[backing->n_shares++] = peer;
+        shares[backing->n_shares++] = (Share) { .vm = peer, .read_only = read_only };
         backing->shares = shares;
         peer->n_shares_taken++;
         return 0;
+}
+
+int backing_share(Backing *backing, VM *peer) {
+        return share(backing, peer, /* read_only= */ false);
+}
+
+int backing_share_read_only(Backing *backing, VM *peer) {
+        return share(backing, peer, /* read_only= */ true);
 }
 
 void backing_unshare(Backing *backing, VM *peer) {
         size_t i;
 
         for (i = 0; i < backing->n_shares; i++)
-                if (backing->shares[i] == peer) {
+                if (backing->shares[i].vm == peer) {
                         backing->shares[i] = backing->shares[--backing->n_shares];
                         peer->n_shares_taken--;
                         return;
                 }
 }
 
-bool backing_is_shared_with(const Backing *backing, const VM *peer) {
+const Share *backing_find_share(const Backing *backing, const VM *peer) {
         size_t i;
 
         for (i = 0; i < backing->n_shares; i++)
-                if (backing->shares[i] == peer)
-                        return true;
+                if (backing->shares[i].vm == peer)
+                        return &backing->shares[i];
 
-        return false;
+        return NULL;
+}
+
+bool backing_is_shared_with(const Backing *backing, const VM *peer) {
+        return backing_find_share(backing, peer) != NULL;
+}
+
+BackingAccess backing_access_of(const Backing *backing, uid_t uid) {
+        BackingAccess access = ACCESS_NONE;
+        size_t i;
+
+        if (backing->vm->owner == uid)
+                return ACCESS_READ_WRITE;
+
+        for (i = 0; i < backing->n_shares; i++) {
+                const Share *given = &backing->shares[i];
+
+                if (given->vm->owner != uid)
+                        continue;
+                if (!given->read_only)
+                        return ACCESS_READ_WRITE;
+                access = ACCESS_READ_ONLY;
+        }
+        return access;
 }
 
 bool backing_is_shown_by_other(const Backing *backing) {

@@ -147,13 +147,21 @@ SlotShowing *showing_next(const SlotShowing *showing, uint64_t offset, uint64_t 
 
 /* KVM takes any offset of the shared side, for it knows no file there; what is declared must exist all the same. */
 static bool shared_side_accepts(const VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        const Share *share;
+
         if (!spec->backing)
                 return true;
-        if (is_aligned(spec->offset, vm->registry->page_size) &&
-            range_within(spec->offset, spec->size, spec->backing->size))
+        if (!is_aligned(spec->offset, vm->registry->page_size) ||
+            !range_within(spec->offset, spec->size, spec->backing->size)) {
+                verdict_note(verdict, OUTCOME_REFUSED, RULE_BEYOND_BACKING, /* kernel_errno= */ 0);
+                return false;
+        }
+
+        share = backing_find_share(spec->backing, vm);
+        if (!share || !share->read_only || (spec->flags & SLOT_READONLY))
                 return true;
 
-        verdict_note(verdict, OUTCOME_REFUSED, RULE_BEYOND_BACKING, /* kernel_errno= */ 0);
+        verdict_note(verdict, OUTCOME_REFUSED, RULE_SHARE_READ_ONLY, /* kernel_errno= */ 0);
         return false;
 }
 

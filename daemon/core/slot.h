@@ -44,6 +44,8 @@ typedef enum SlotRule {
         RULE_FOREIGN_GUEST_MEMFD,
         RULE_BEYOND_BACKING,
         RULE_BINDING_OVERLAP,
+        /* ours, and no alias policy lets it pass */
+        RULE_SHARE_READ_ONLY,
         /* aliases: design section 5, in its order */
         RULE_SAME_FRAME,            /* 1: ok */
         RULE_PRIVATE_ALIAS,         /* 2: refused */
@@ -137,8 +139,9 @@ bool verdict_denies(const Verdict *verdict, AliasPolicy policy);
 #define SLOT_ALIASES_MAX      256U
 
 /* Creates, moves, changes the flags of, or deletes a slot. 0: judged; verdict->outcome says how, and the table has
- * changed unless it is denied: OUTCOME_REFUSED by a KVM rule, by RULE_BEYOND_BACKING for the shared side (which KVM
- * does not know, so kernel_errno is 0), or by an alias rule under ALIAS_POLICY_ENFORCE.
+ * changed unless it is denied: OUTCOME_REFUSED by a KVM rule, by RULE_BEYOND_BACKING for the shared side or
+ * RULE_SHARE_READ_ONLY (of which KVM knows nothing, so kernel_errno is 0), or by an alias rule under
+ * ALIAS_POLICY_ENFORCE.
  * *ret_changed says whether it has (a slot set again as it is counts as not changed). -ENOMEM: nothing changed. */
 int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed);
 

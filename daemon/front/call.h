@@ -5,7 +5,7 @@
  *
  * A handler is int op_…(Call *call); it parses, refuses nonsense, looks up, changes, replies, in this order. By then
  * the dispatcher has checked the number of fds and, for rows with VM_OWNER, that the VM exists and the caller may
- * act on it. */
+ * act on it; for rows with VM_PEER the handler has to look at what is shared with the caller. */
 
 #include "front/event.h"
 #include "front/front.h"
@@ -39,7 +39,7 @@ typedef struct Call {
         bool oneway;  /* no reply will be sent */
         uid_t uid;    /* of the peer when it connected */
         size_t n_fds; /* that came with the call */
-        VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER */
+        VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
 } Call;
 
 #define OPERATION(method, handler, right, fds) int op_##handler(Call *call);
@@ -47,6 +47,10 @@ typedef struct Call {
 #undef OPERATION
 
 bool call_may_see(const Call *call, const VM *vm);
+/* Its own, or one that is shared with a VM of its own. */
+bool uid_may_see_backing(uid_t uid, const Backing *backing);
+/* Whether that holds for any backing of the VM. */
+bool uid_may_see_a_backing(uid_t uid, const VM *vm);
 /* The fd at an index that a parameter gave; borrowed. API_E_WrongFds if there is none. */
 int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd);
 

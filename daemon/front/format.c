@@ -94,13 +94,44 @@ static int format_bits(uint64_t bits, sd_json_variant **ret) {
         return 0;
 }
 
-int format_backing(Service *service, const Backing *backing, sd_json_variant **ret) {
-        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL;
+static int compare_shares(const void *a, const void *b) {
+        const Share *x = a, *y = b;
+
+        return strcmp(x->vm->name, y->vm->name);
+}
+
+const char *access_word(bool read_only) {
+        return read_only ? "read_only" : "read_write";
+}
+
+static int format_shares(const Backing *backing, uid_t uid, sd_json_variant **ret) {
+        bool all = uid == 0 || uid == backing->vm->owner;
+        Share shares[SHARES_PER_BACKING_MAX];
+        size_t n = 0;
+        int r;
+
+        for (size_t i = 0; i < backing->n_shares; i++)
+                if (all || backing->shares[i].vm->owner == uid)
+                        shares[n++] = backing->shares[i];
+        qsort(shares, n, sizeof(Share), compare_shares);
+        for (size_t i = 0; i < n; i++) {
+                r = sd_json_variant_append_arraybo(ret, STRING("vm", shares[i].vm->name),
+                                                   STRING("access", access_word(shares[i].read_only)));
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL, *shares = NULL;
         int r;
 
         r = format_seals(service_seals(backing), &seals);
         if (r >= 0)
                 r = format_bits(backing->numa_nodes, &nodes);
+        if (r >= 0)
+                r = format_shares(backing, uid, &shares);
         if (r < 0)
                 return r;
         return sd_json_buildo(ret, STRING("vm", backing->vm->name), STRING("name", backing->name),
@@ -112,7 +143,7 @@ int format_backing(Service *service, const Backing *backing, sd_json_variant **r
                                         numa_policy_word(backing->numa_policy)),
                               VARIANT_IF(nodes != NULL, "numaNodes", nodes),
                               UNSIGNED("residentBytes", service_resident(service, backing)),
-                              UNSIGNED("slots", backing->n_slots));
+                              UNSIGNED("slots", backing->n_slots), VARIANT_IF(shares != NULL, "shares", shares));
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
@@ -292,7 +323,8 @@ int format_host(Service *service, sd_json_variant **ret) {
         r = sd_json_buildo(
                 &limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX), UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
                 UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
-                UNSIGNED("addressSpaces", registry->kvm.address_spaces), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
+                UNSIGNED("addressSpaces", registry->kvm.address_spaces),
+                UNSIGNED("sharesPerBacking", SHARES_PER_BACKING_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
                 UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX), UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
                 UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)

@@ -27,17 +27,21 @@ int op_get_host(Call *call) {
         return sd_varlink_reply(call->link, reply);
 }
 
-/* The next VM of the stream after the one its cursor is at, or NULL. */
-static VM *next_vm(Stream *stream) {
-        VM *vm;
+/* The next VM of the host after the one that the stream's cursor is at, or NULL. */
+static VM *next_vm_of_any(Stream *stream) {
+        if (stream->only_vm[0])
+                return strcmp(stream->vm, stream->only_vm) != 0 ?
+                               registry_find_vm(stream->front->registry, stream->only_vm) :
+                               NULL;
+        return registry_next_vm(stream->front->registry, stream->vm[0] ? stream->vm : NULL);
+}
 
-        if (stream->only_vm[0]) {
-                vm = registry_find_vm(stream->front->registry, stream->only_vm);
-                return vm && strcmp(stream->vm, stream->only_vm) != 0 && stream_may_see(stream, vm) ? vm : NULL;
-        }
-        vm = registry_next_vm(stream->front->registry, stream->vm[0] ? stream->vm : NULL);
+/* The same of the VMs that the caller may see. */
+static VM *next_vm(Stream *stream) {
+        VM *vm = next_vm_of_any(stream);
+
         while (vm && !stream_may_see(stream, vm))
-                vm = registry_next_vm(stream->front->registry, vm->name);
+                vm = stream->only_vm[0] ? NULL : registry_next_vm(stream->front->registry, vm->name);
         return vm;
 }
 
@@ -83,7 +87,8 @@ static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         return finish("vms", array, ret);
 }
 
-/* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. */
+/* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. Each VM may have one
+ * that is shared with the caller. */
 static Backing *next_backing(Stream *stream) {
         Backing *backing;
         VM *vm;
@@ -92,12 +97,14 @@ static Backing *next_backing(Stream *stream) {
         for (;;) {
                 if (vm) {
                         backing = vm_next_backing(vm, stream->backing[0] ? stream->backing : NULL);
+                        while (backing && !uid_may_see_backing(stream->uid, backing))
+                                backing = vm_next_backing(vm, backing->name);
                         if (backing) {
                                 strcpy(stream->backing, backing->name);
                                 return backing;
                         }
                 }
-                vm = next_vm(stream);
+                vm = next_vm_of_any(stream);
                 if (!vm)
                         return NULL;
                 enter_vm(stream, vm);
@@ -113,7 +120,7 @@ static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) 
         for (size_t n = 0; n < CHUNK && (backing = next_backing(stream)); n++) {
                 sd_json_variant *object = NULL;
 
-                r = format_backing(stream->front->service, backing, &object);
+                r = format_backing(stream->front->service, backing, stream->uid, &object);
                 if (r >= 0)
                         r = append(&array, object);
                 if (r < 0)
@@ -196,7 +203,7 @@ static int fill_slots(Stream *stream, sd_json_variant **ret, bool *ret_last) {
 }
 
 /* The VM, and the backing, that a list is confined to must exist. */
-static int check_filter(Call *call, const char *vm_name, const char *backing_name, Failure *f) {
+static int check_filter(Call *call, StreamFill fill, const char *vm_name, const char *backing_name, Failure *f) {
         VM *vm;
 
         if (backing_name && !vm_name)
@@ -206,7 +213,7 @@ static int check_filter(Call *call, const char *vm_name, const char *backing_nam
         vm = registry_find_vm(call->registry, vm_name);
         if (!vm)
                 return fail_no_such_vm(f, vm_name);
-        if (!call_may_see(call, vm))
+        if (!call_may_see(call, vm) && (fill != fill_backings || !uid_may_see_a_backing(call->uid, vm)))
                 return fail_not_permitted(f, vm->name, call->uid);
         if (backing_name && !vm_find_backing(vm, backing_name))
                 return fail_no_such_backing(f, vm->name, backing_name);
@@ -231,7 +238,7 @@ static int list(Call *call, StreamFill fill) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = check_filter(call, p.vm, p.backing, &f);
+        r = check_filter(call, fill, p.vm, p.backing, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         /* Both exist, so they fit. */

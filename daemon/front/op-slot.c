@@ -70,8 +70,8 @@ static int find_backing_of(VM *vm, const char *name, Backing **ret, Failure *f) 
         return *ret ? 0 : fail_no_such_backing(f, vm->name, name);
 }
 
-/* A slot may show another VM's backing only if the caller owns that VM too; or else it could occupy the other's
- * guest frames. */
+/* A slot may show another VM's backing only if the caller owns that VM too, or if the backing is shared with the
+ * slot's VM; or else it could occupy the other's guest frames. Whoever may not is not told whether there is one. */
 static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, Failure *f) {
         VM *vm = call->vm;
 
@@ -79,8 +79,12 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
                 vm = registry_find_vm(call->registry, p->backing_vm);
                 if (!vm)
                         return fail_no_such_vm(f, p->backing_vm);
-                if (!call_may_see(call, vm))
-                        return fail_not_permitted(f, vm->name, call->uid);
+                if (!call_may_see(call, vm)) {
+                        *ret = vm_find_backing(vm, p->backing);
+                        return *ret && backing_is_shared_with(*ret, call->vm) ?
+                                       0 :
+                                       fail_not_permitted(f, vm->name, call->uid);
+                }
         }
         return find_backing_of(vm, p->backing, ret, f);
 }

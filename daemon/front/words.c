@@ -63,6 +63,8 @@ static const struct {
         [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it" },
         [RULE_BINDING_OVERLAP] = { "binding_overlap",
                                    "this range of the guest_memfd is already bound by another slot" },
+        [RULE_SHARE_READ_ONLY] = { "share_read_only",
+                                   "the owner shares this backing for reading only, so the slot needs the flag readonly" },
         [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias" },
         [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice" },
         [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only" },
