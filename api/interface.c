@@ -228,6 +228,10 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 INPUT(vm, STRING, OPTIONAL),
                 DOC("Only slots that show this backing of that VM, in whichever VM they are; needs vm."),
                 INPUT(backing, STRING, OPTIONAL),
+                DOC("Only slots that have a byte in common with the guest addresses from here on; then the slots of one address space come in order of guest address."),
+                INPUT(guestPhysAddr, INT, OPTIONAL),
+                DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
+                INPUT(memorySize, INT, OPTIONAL),
                 DOC("The slots."),
                 OUTPUT_OF(slots, ListedSlot, ARRAY));
 
@@ -428,7 +432,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(SetSlot, "Declares a slot: creates it, moves it, changes its flags, or deletes it (memorySize 0). Call it before the ioctl for a create and after the ioctl for a delete, so that this table always covers KVM's."),
                 METHOD(SetSlots, "Declares a whole table of slots, all or nothing."),
                 METHOD(CheckSlots, "The verdicts that SetSlots would give, without any effect."),
-                METHOD(ListSlots, "Lists the slots that the caller may see, in order of VM name, address space and slot id."),
+                METHOD(ListSlots, "Lists the slots that the caller may see, in order of VM name, address space and slot id. The filters can be combined."),
                 METHOD(Subscribe, "Streams events of the VMs that the caller may see. The first message is an event of kind subscribed."),
 
 #define ERROR(name, errno_value, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,

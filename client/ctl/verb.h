@@ -25,7 +25,8 @@ typedef struct Verb {
           "allocate memory for a VM") \
         X(share, "VM BACKING PEER [--read-only]", "let another VM show a backing too") \
         X(reclaim, "VM BACKING PEER", "take a share back") \
-        X(slots, "VM [--backing=BACKING]", "list the slots of a VM, or those that show a backing of it") \
+        X(slots, "VM [--backing=BACKING] [--guest=ADDRESS[+SIZE]]", \
+          "list the slots of a VM, or those that show a backing of it") \
         X(check, "VM FILE|-", "say whether these slots would be set") \
         X(release, "VM BACKING", "give a backing's memory back to the host") \
         X(unregister, "VM", "forget a VM and release its backings") \

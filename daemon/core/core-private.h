@@ -73,9 +73,6 @@ struct SlotTable {
 /* Takes the slot out of all indexes and frees it. Accepts NULL, returns NULL. */
 Slot *slot_free(Slot *slot);
 
-/* Slots in the table's order of guest physical address that have a byte in common with the range. */
-Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size);
-Slot *slot_next_at_gpa(const Slot *slot, uint64_t gpa, uint64_t size);
 /* Slots of any VM that have a byte of an address space in common with the range. */
 Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size);
 Slot *slot_next_at_hva(const Slot *slot, uint64_t hva, uint64_t size);

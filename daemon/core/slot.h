@@ -160,6 +160,10 @@ Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);
 Slot *slot_first(VM *vm);
 Slot *slot_next(VM *vm, uint32_t as_id, uint32_t id);
 size_t slot_count(const VM *vm);
+/* Slots of one address space that have a byte in common with the range, in order of guest physical address. Since no
+ * two of them have one in common with each other, a walk may go on from the end of the last one instead. */
+Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size);
+Slot *slot_next_at_gpa(const Slot *slot, uint64_t gpa, uint64_t size);
 
 /* KVM's rules alone, in KVM's order (kernel-facts 1.3): fills verdict if they refuse. Returns true if they accept. */
 bool kvm_rules_accept(VM *vm, const SlotSpec *spec, Verdict *verdict);

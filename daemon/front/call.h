@@ -73,10 +73,17 @@ struct Stream {
         Cursor vm, backing;         /* "": at the beginning */
         bool in_vm;                 /* as_id and id hold the last slot of vm that was sent */
         uint32_t as_id, id;
+        bool has_range; /* only what has a byte in common with the guest addresses [start, end) */
+        uint64_t start, end;
+        uint64_t from;     /* where the next one may begin, in that range, of as_id; with in_vm */
         bool greeted;      /* a subscriber has had its first message */
         uint64_t sequence; /* of the last event that was sent or passed over */
         TAILQ_ENTRY(Stream) streams;
 };
+
+/* The range of guest addresses that a list is confined to: the parameters guestPhysAddr and memorySize. All of them if
+ * neither is given, but then has_range is false. */
+int call_parse_range(const Call *call, uint64_t gpa, uint64_t size, Stream *stream, Failure *f);
 
 bool stream_may_see(const Stream *stream, const VM *vm);
 /* Answers the call with the first message of the stream, and goes on with the others as the client takes them.

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "core/range.h"
 #include "front/call.h"
 #include "front/format.h"
 
@@ -131,6 +132,39 @@ static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) 
         return finish("backings", array, ret);
 }
 
+static Slot *next_by_id(Stream *stream, VM *vm) {
+        Slot *slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
+
+        if (!slot)
+                return NULL;
+        stream->in_vm = true;
+        stream->as_id = slot->spec.as_id;
+        stream->id = slot->spec.id;
+        return slot;
+}
+
+static Slot *next_in_range(Stream *stream, VM *vm) {
+        if (!stream->in_vm) {
+                stream->in_vm = true;
+                stream->as_id = 0;
+                stream->from = stream->start;
+        }
+        for (; stream->as_id < ADDRESS_SPACES_MAX; stream->as_id++, stream->from = stream->start) {
+                uint64_t slot_end;
+                Slot *slot;
+
+                if (stream->from == stream->end)
+                        continue;
+                slot = slot_first_at_gpa(vm, stream->as_id, stream->from, stream->end - stream->from);
+                if (!slot)
+                        continue;
+                slot_end = slot->spec.gpa + slot->spec.size;
+                stream->from = slot_end < stream->end ? slot_end : stream->end;
+                return slot;
+        }
+        return NULL;
+}
+
 static Slot *next_slot(Stream *stream) {
         Slot *slot;
         VM *vm;
@@ -138,13 +172,9 @@ static Slot *next_slot(Stream *stream) {
         vm = stream->vm[0] ? registry_find_vm(stream->front->registry, stream->vm) : NULL;
         for (;;) {
                 if (vm) {
-                        slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
-                        if (slot) {
-                                stream->in_vm = true;
-                                stream->as_id = slot->spec.as_id;
-                                stream->id = slot->spec.id;
+                        slot = stream->has_range ? next_in_range(stream, vm) : next_by_id(stream, vm);
+                        if (slot)
                                 return slot;
-                        }
                 }
                 vm = next_vm(stream);
                 if (!vm)
@@ -220,14 +250,36 @@ static int check_filter(Call *call, StreamFill fill, const char *vm_name, const 
         return 0;
 }
 
+static bool is_given(const Call *call, const char *parameter) {
+        sd_json_variant *v = sd_json_variant_by_key(call->parameters, parameter);
+
+        return v && !sd_json_variant_is_null(v);
+}
+
+int call_parse_range(const Call *call, uint64_t gpa, uint64_t size, Stream *stream, Failure *f) {
+        if (!is_given(call, "memorySize"))
+                size = UINT64_MAX - gpa;
+        if (!range_valid(gpa, size))
+                return fail_invalid_value(f, "memorySize", size, 1, UINT64_MAX - gpa, 0);
+        stream->has_range = is_given(call, "guestPhysAddr") || is_given(call, "memorySize");
+        stream->start = gpa;
+        stream->end = gpa + size;
+        return 0;
+}
+
 static int list(Call *call, StreamFill fill) {
         struct {
                 const char *vm, *backing;
+                uint64_t gpa, size;
         } p = {};
         const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
                   SD_JSON_NULLABLE },
                 { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), backing),
+                  SD_JSON_NULLABLE },
+                { "guestPhysAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), gpa),
+                  SD_JSON_NULLABLE },
+                { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), size),
                   SD_JSON_NULLABLE },
                 {},
         };
@@ -239,6 +291,8 @@ static int list(Call *call, StreamFill fill) {
         if (r != 0)
                 return r;
         r = check_filter(call, fill, p.vm, p.backing, &f);
+        if (r == 0)
+                r = call_parse_range(call, p.gpa, p.size, &stream, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         /* Both exist, so they fit. */
