@@ -412,6 +412,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(Backing, "One file of guest memory."),
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
                 TYPE(ListedSlot, "A live slot and its VM."),
+                TYPE(MappedKind, "What a VMM has mapped."),
                 TYPE(Conflict, "One other slot that shows the same guest frames, or the same bytes of memory."),
                 TYPE(Verdict, "What became of a slot, or would, and why."),
                 TYPE(Event, "Something that happened."),

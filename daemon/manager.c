@@ -14,6 +14,7 @@
 #include "front/words.h"
 #include "host/hugepages.h"
 #include "host/kvm.h"
+#include "host/mapping.h"
 #include "host/memory-file.h"
 #include "host/process.h"
 #include "manager.h"
@@ -29,6 +30,7 @@ typedef struct VMM {
         Manager *manager;
         VM *vm;
         Process process;
+        MappingReader mappings;
         uint64_t mm_id;
         sd_event_source *exit;
 } VMM;
@@ -408,6 +410,7 @@ static VMM *vmm_free(VMM *vmm) {
         if (vmm->vm)
                 vmm->vm->userdata = NULL;
         sd_event_source_disable_unref(vmm->exit);
+        mapping_reader_done(&vmm->mappings);
         process_done(&vmm->process);
         free(vmm);
         return NULL;
@@ -509,6 +512,13 @@ static int open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failu
         return 0;
 }
 
+static void open_mappings(const Process *process, MappingReader *ret) {
+        mapping_reader_open(process->pid, ret);
+        /* Or else the number may be another process's by now. */
+        if (!process_is_alive(process))
+                mapping_reader_done(ret);
+}
+
 static int attach_new(Manager *manager, VM *vm, const Process *process) {
         VMM *vmm;
         int r;
@@ -518,6 +528,7 @@ static int attach_new(Manager *manager, VM *vm, const Process *process) {
                 return -ENOMEM;
         vmm->manager = manager;
         vmm->process.pidfd = -EBADF;
+        open_mappings(process, &vmm->mappings);
         r = sd_event_add_io(manager->event, &vmm->exit, process->pidfd, EPOLLIN, on_vmm_exit, vmm);
         if (r >= 0)
                 /* Exits before calls: nobody is told of a VMM that is known to be gone. */
@@ -550,6 +561,35 @@ int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) 
                 return r;
         process.pidfd = -EBADF; /* the VMM's now */
         return 0;
+}
+
+/* ---- slots ---- */
+
+int service_look_at_slot(VM *vm, SlotSpec *spec) {
+        MappedRun runs[MAPPING_RUNS_MAX];
+        Mapping seen = { .runs = runs }, *kept;
+        VMM *vmm = vm->userdata;
+
+        if (!vmm || spec->size == 0)
+                return 0;
+        seen.n_runs = mapping_read(&vmm->mappings, spec->hva, spec->size, runs);
+        spec->mapping = &seen;
+        slot_spec_resolve(vm->registry, spec);
+        if (!spec->mapping)
+                return 0;
+
+        spec->mapping = NULL;
+        kept = malloc(sizeof(Mapping) + seen.n_runs * sizeof(MappedRun));
+        if (!kept)
+                return -ENOMEM;
+        *kept = (Mapping) { .n_runs = seen.n_runs, .runs = memcpy(kept + 1, runs, seen.n_runs * sizeof(MappedRun)) };
+        spec->mapping = kept;
+        return 0;
+}
+
+void service_forget_look(SlotSpec *spec) {
+        free((Mapping *) spec->mapping);
+        spec->mapping = NULL;
 }
 
 /* ---- the manager ---- */

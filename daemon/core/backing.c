@@ -25,6 +25,7 @@ int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret) {
 
 int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         Backing *backing;
+        File *file;
         int admitted;
 
         assert(spec->size > 0);
@@ -55,14 +56,16 @@ int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         backing->ino = spec->ino;
 
         backing->name = strdup(spec->name);
-        if (!backing->name || registry_add_backing(vm->registry, backing) < 0)
+        if (!backing->name || file_ref_by_identity(vm->registry, spec->dev, spec->ino, &file) < 0)
                 goto fail;
         if (vm_add_backing(vm, backing) < 0) {
-                registry_remove_backing(vm->registry, backing);
+                file_unref(vm->registry, file);
                 goto fail;
         }
 
         backing->vm = vm; /* from here on it is in the indexes */
+        registry_add_backing(vm->registry, backing);
+        file_become_backing(file, backing);
         *ret = backing;
         return 0;
 
@@ -75,13 +78,15 @@ Backing *backing_free(Backing *backing) {
         if (!backing)
                 return NULL;
 
-        assert(backing->n_slots == 0 && !backing->showings.root);
+        assert(backing->n_slots == 0);
 
         while (backing->n_shares > 0)
                 backing_unshare(backing, backing->shares[0].vm);
         if (backing->vm) {
                 registry_remove_backing(backing->vm->registry, backing);
                 vm_remove_backing(backing->vm, backing);
+                backing->file->backing = NULL;
+                file_unref(backing->vm->registry, backing->file);
         }
         free(backing->shares);
         free(backing->name);
@@ -111,18 +116,11 @@ const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
         return NULL;
 }
 
-/* A slot that shows it with both sides is counted by its shared side alone. */
-static bool counts(const SlotShowing *showing, const VM *vm) {
-        const Slot *slot = showing->slot;
-
-        return slot->vm == vm && (!showing->private_side || slot->spec.backing != slot->spec.guest_memfd);
-}
-
 size_t backing_count_slots_of(const Backing *backing, const VM *vm) {
         size_t n = 0;
 
         for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
-                n += counts(s, vm);
+                n += s->slot->vm == vm && showing_counts(s);
         return n;
 }
 

@@ -4,7 +4,6 @@
 /* One file of guest memory. Its identity is (st_dev, st_ino), which stays unique while somebody holds the file
  * open; the manager does, from backing_new() to backing_free(). */
 
-#include "core/interval.h"
 #include "core/registry.h"
 
 typedef enum BackingKind {
@@ -67,7 +66,7 @@ struct Backing {
         void *userdata; /* the manager's: its fd */
 
         /* private to core/ */
-        IntervalTree showings; /* by byte of the file: one SlotShowing for each side of a slot that shows it */
+        File *file; /* knows which slots show it */
         TAILQ_ENTRY(Backing) backings;
 };
 

@@ -27,6 +27,33 @@ int mm_ref_by_id(Registry *registry, uint64_t id, Mm **ret);
 /* Accepts NULL, returns NULL. */
 Mm *mm_unref(Registry *registry, Mm *mm);
 
+/* ---- File: what a slot shows ---- */
+
+/* A file that slots show, or that is a backing, or both. One that nobody gave us is known while a slot shows it, and
+ * so long the VMM's mapping keeps its identity from being given to another. */
+struct File {
+        dev_t dev;
+        ino_t ino;
+        Backing *backing; /* NULL: privmemd does not hold it */
+        size_t n_refs;
+        IntervalTree showings; /* SlotShowing.node of all slots, by byte of the file */
+        size_t n_at_zero;      /* slots that show it at guest address 0 */
+        bool was_at_zero;      /* there has been one */
+        bool is_guest_memfd;   /* known even if it is no backing */
+};
+
+/* The file of that identity, made if it is not known yet, with one reference more. */
+int file_ref_by_identity(Registry *registry, dev_t dev, ino_t ino, File **ret);
+File *file_ref(File *file);
+/* Accepts NULL, returns NULL. */
+File *file_unref(Registry *registry, File *file);
+/* Takes the reference. Slots that show the file show the backing from now on. */
+void file_become_backing(File *file, Backing *backing);
+/* A guest_memfd, whoever holds it. */
+bool file_is_private(const File *file);
+/* Custody RAM: every backing, and every shared file that was ever at guest address 0. */
+bool file_is_custody(const File *file);
+
 /* ---- promised bytes ---- */
 
 /* One guest_memfd may be as large as INT64_MAX and cost nothing, so the sum needs more than 64 bits. */
@@ -49,8 +76,8 @@ static inline void promise_subtract(unsigned __int128 *sum, uint64_t *shown, uin
 /* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has VMS_PER_UID_MAX VMs. */
 int registry_add_vm(Registry *registry, VM *vm);
 void registry_remove_vm(Registry *registry, VM *vm);
-int registry_add_backing(Registry *registry, Backing *backing);
-void registry_remove_backing(Registry *registry, Backing *backing);
+void registry_add_backing(Registry *registry, const Backing *backing);
+void registry_remove_backing(Registry *registry, const Backing *backing);
 
 /* ---- VM ---- */
 
@@ -76,9 +103,20 @@ Slot *slot_free(Slot *slot);
 /* Slots of any VM that have a byte of an address space in common with the range. */
 Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size);
 Slot *slot_next_at_hva(const Slot *slot, uint64_t hva, uint64_t size);
-/* Sides of slots, of any VM, that show a byte of the range of the backing. */
+/* What slots, of any VM, show of the range of the file or backing. */
+SlotShowing *file_first_showing(const File *file, uint64_t offset, uint64_t size);
 SlotShowing *showing_first(const Backing *backing, uint64_t offset, uint64_t size);
 SlotShowing *showing_next(const SlotShowing *showing, uint64_t offset, uint64_t size);
+/* False for a second showing of the same file by the same slot. */
+bool showing_counts(const SlotShowing *showing);
+
+static inline uint64_t showing_offset(const SlotShowing *showing) {
+        return showing->node.start;
+}
+
+static inline uint64_t showing_size(const SlotShowing *showing) {
+        return showing->node.last - showing->node.start + 1;
+}
 
 /* ---- Verdict ---- */
 
@@ -91,5 +129,12 @@ Outcome slot_rule_outcome(SlotRule rule);
 /* ---- rules: fill the verdict; 0 or -ENOMEM ---- */
 
 int kvm_rules_judge(VM *vm, const SlotSpec *spec, Verdict *verdict);
-/* self: the slot as it is before the change; it is no alias of itself. */
-int alias_judge(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict);
+/* slot: as it would be, in no index yet. self: as it is before the change, or NULL; it is no alias of itself. */
+int alias_judge(const Slot *slot, const Slot *self, Verdict *verdict);
+
+/* ---- Mapping ---- */
+
+/* A shared mapping of a file. */
+bool mapped_run_is_file(const MappedRun *run);
+/* Refuses by RULE_MAPPING_MISMATCH unless what is mapped bears out what spec declares; it must declare a backing. */
+int mapping_judge(VM *vm, const SlotSpec *spec, Verdict *verdict);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <sys/utsname.h>
 
 #include "core/cleanup.h"
@@ -180,14 +181,57 @@ int format_slot(const SlotView *view, sd_json_variant **ret) {
 
 static int format_conflict(const Conflict *c, sd_json_variant **ret) {
         const Backing *backing = c->backing;
+        bool is_file = !backing && c->ino != 0;
+        char device[32];
 
-        return sd_json_buildo(ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name),
-                              UNSIGNED("slotId", c->id), UNSIGNED("addressSpace", c->as_id),
-                              UNSIGNED("guestPhysAddr", c->gpa), UNSIGNED("requestedGuestPhysAddr", c->requested_gpa),
-                              UNSIGNED("size", c->size),
-                              STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
-                              STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
-                              UNSIGNED_IF(backing != NULL, "backingOffset", c->offset));
+        snprintf(device, sizeof(device), "%u:%u", major(c->dev), minor(c->dev));
+        return sd_json_buildo(
+                ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name), UNSIGNED("slotId", c->id),
+                UNSIGNED("addressSpace", c->as_id), UNSIGNED("guestPhysAddr", c->gpa),
+                UNSIGNED("requestedGuestPhysAddr", c->requested_gpa), UNSIGNED("size", c->size),
+                STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
+                STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
+                UNSIGNED_IF(backing != NULL, "backingOffset", c->offset), STRING_IF(is_file, "device", device),
+                UNSIGNED_IF(is_file, "inode", c->ino), UNSIGNED_IF(is_file, "fileOffset", c->offset),
+                STRING_IF(c->rule == RULE_MAPPING_MISMATCH, "mapped", mapped_kind_word(c->mapped)));
+}
+
+#define MEMORY_TEXT_SIZE 192
+
+/* The bytes of a conflict, as far as they have a name. */
+static void describe_memory(const Conflict *c, char buffer[static MEMORY_TEXT_SIZE]) {
+        if (c->backing)
+                snprintf(buffer, MEMORY_TEXT_SIZE, "range 0x%" PRIx64 "+0x%" PRIx64 " of %s", c->offset, c->size,
+                         c->backing->name);
+        else if (c->ino != 0)
+                snprintf(buffer, MEMORY_TEXT_SIZE,
+                         "range 0x%" PRIx64 "+0x%" PRIx64 " of a file that is no backing (device %u:%u, inode %" PRIu64
+                         ")",
+                         c->offset, c->size, major(c->dev), minor(c->dev), (uint64_t) c->ino);
+        else
+                snprintf(buffer, MEMORY_TEXT_SIZE, "0x%" PRIx64 " bytes", c->size);
+}
+
+/* "at userspaceAddr 0x7f0000001000 there is a private copy of range 0x0+0x1000 of ram0, so that writes do not reach the
+ * file, where range 0x1000+0x1000 of ram0 of VM web1 was declared" */
+static int describe_mismatch(const SlotSpec *spec, const Conflict *c, char **ret) {
+        static const struct {
+                const char *before, *after;
+        } words[] = {
+                [MAPPED_MEMORY] = { "", " of memory that is in no file" },
+                [MAPPED_COPY] = { "a private copy of ", ", so that writes do not reach the file" },
+                [MAPPED_FILE] = { "", "" },
+                [MAPPED_GUEST_MEMFD] = { "", ", which is a guest_memfd" },
+        };
+        uint64_t at = c->gpa - spec->gpa;
+        char found[MEMORY_TEXT_SIZE];
+
+        describe_memory(c, found);
+        return asprintf(ret,
+                        "at userspaceAddr 0x%" PRIx64 " there is %s%s%s, where range 0x%" PRIx64 "+0x%" PRIx64
+                        " of %s of VM %s was declared",
+                        spec->hva + at, words[c->mapped].before, found, words[c->mapped].after, spec->offset + at,
+                        c->size, spec->backing->name, spec->backing->vm->name);
 }
 
 /* What KVM itself would say to the slot. */
@@ -204,7 +248,8 @@ static void kernel_says(const Verdict *v, char buffer[static 40]) {
  * guest address 0xa0000 in slot 0 of VM web1. KVM alone would accept it." */
 static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         const Conflict *c = v->conflicts;
-        char memory[160], kernel[40], *text;
+        char memory[MEMORY_TEXT_SIZE], kernel[40], *text;
+        _cleanup_free_ char *mismatch = NULL;
         int r;
 
         kernel_says(v, kernel);
@@ -213,11 +258,14 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
                              slot_rule_sentence(v->rule), kernel);
                 return r < 0 ? NULL : text;
         }
-        if (c->backing)
-                snprintf(memory, sizeof(memory), "range 0x%" PRIx64 "+0x%" PRIx64 " of %s", c->offset, c->size,
-                         c->backing->name);
-        else
-                snprintf(memory, sizeof(memory), "0x%" PRIx64 " bytes", c->size);
+        if (c->rule == RULE_MAPPING_MISMATCH) {
+                if (describe_mismatch(spec, c, &mismatch) < 0)
+                        return NULL;
+                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s.%s", spec->id, spec->gpa,
+                             slot_rule_sentence(v->rule), mismatch, kernel);
+                return r < 0 ? NULL : text;
+        }
+        describe_memory(c, memory);
         r = asprintf(&text,
                      "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s that it would show at 0x%" PRIx64
                      " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of VM %s%s.%s",

@@ -126,7 +126,8 @@ static int parse_slot(Call *call, sd_json_variant *v, SlotSpec *ret, Failure *f,
                         *ret_bad = "slot";
                 return r;
         }
-        return resolve_slot(call, &p, ret, f);
+        r = resolve_slot(call, &p, ret, f);
+        return r != 0 ? r : service_look_at_slot(call->vm, ret);
 }
 
 static int reply_parse_error(Call *call, int r, const Failure *f, const char *bad) {
@@ -185,8 +186,8 @@ int op_set_slot(Call *call) {
                 {},
         };
         _cleanup_(verdict_done) Verdict verdict;
+        _cleanup_(service_forget_look) SlotSpec spec = {};
         const char *bad;
-        SlotSpec spec;
         Failure f = {};
         bool changed;
         int r;
@@ -217,6 +218,8 @@ typedef struct Batch {
 static void batch_done(Batch *batch) {
         for (size_t i = 0; batch->verdicts && i < batch->n; i++)
                 verdict_done(&batch->verdicts[i]);
+        for (size_t i = 0; batch->specs && i < batch->n; i++)
+                service_forget_look(&batch->specs[i]);
         free(batch->specs);
         free(batch->verdicts);
         free(batch->changed);

@@ -46,6 +46,11 @@ int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd
 int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f);
 int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed, Failure *f);
 
+/* Looks what the VM's VMM has mapped at the slot, if it has one whose mappings can be read, and resolves the spec;
+ * what is left to judge is in spec->mapping until service_forget_look(). */
+int service_look_at_slot(VM *vm, SlotSpec *spec);
+void service_forget_look(SlotSpec *spec);
+
 /* Bytes in memory now; 0 if the kernel does not say. */
 uint64_t service_resident(Service *service, const Backing *backing);
 /* F_SEAL_… */

@@ -33,6 +33,12 @@ static const char *const vm_states[] = {
         [VM_ATTACHED] = "attached",
         [VM_RETAINED] = "retained",
 };
+static const char *const mapped_kinds[] = {
+        [MAPPED_MEMORY] = "memory",
+        [MAPPED_COPY] = "copy",
+        [MAPPED_FILE] = "file",
+        [MAPPED_GUEST_MEMFD] = "guest_memfd",
+};
 static const char *const outcomes[] = {
         [OUTCOME_OK] = "ok",
         [OUTCOME_ALLOWED] = "allowed",
@@ -65,6 +71,8 @@ static const struct {
                                    "this range of the guest_memfd is already bound by another slot" },
         [RULE_SHARE_READ_ONLY] = { "share_read_only",
                                    "the owner shares this backing for reading only, so the slot needs the flag readonly" },
+        [RULE_MAPPING_MISMATCH] = { "mapping_mismatch",
+                                    "what the VMM has mapped at userspaceAddr is not what was declared" },
         [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias" },
         [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice" },
         [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only" },
@@ -83,6 +91,7 @@ _Static_assert(ELEMENTSOF(numa_policies) == _NUMA_POLICY_MAX, "a NumaPolicy has 
 _Static_assert(ELEMENTSOF(exit_policies) == _EXIT_POLICY_MAX, "an ExitPolicy has no word");
 _Static_assert(ELEMENTSOF(alias_policies) == _ALIAS_POLICY_MAX, "an AliasPolicy has no word");
 _Static_assert(ELEMENTSOF(vm_states) == _VM_STATE_MAX, "a VMState has no word");
+_Static_assert(ELEMENTSOF(mapped_kinds) == _MAPPED_KIND_MAX, "a MappedKind has no word");
 _Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
 _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
 
@@ -109,6 +118,7 @@ DEFINE_WORD(backing_origin, BackingOrigin, backing_origins)
 DEFINE_WORD(numa_policy, NumaPolicy, numa_policies)
 DEFINE_WORD(exit_policy, ExitPolicy, exit_policies)
 DEFINE_WORD(alias_policy, AliasPolicy, alias_policies)
+DEFINE_WORD(mapped_kind, MappedKind, mapped_kinds)
 DEFINE_WORD(vm_state, VMState, vm_states)
 DEFINE_WORD(outcome, Outcome, outcomes)
 DEFINE_OF(backing_kind, backing_kinds)

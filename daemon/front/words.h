@@ -11,6 +11,7 @@ const char *backing_origin_word(BackingOrigin origin);
 const char *numa_policy_word(NumaPolicy policy); /* NULL for NUMA_POLICY_NONE */
 const char *exit_policy_word(ExitPolicy policy);
 const char *alias_policy_word(AliasPolicy policy);
+const char *mapped_kind_word(MappedKind value);
 const char *vm_state_word(VMState state);
 const char *outcome_word(Outcome outcome);
 const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
