@@ -403,6 +403,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(SlotFlag, "Flags of a KVM memslot."),
                 TYPE(Outcome, "The short form of a verdict."),
                 TYPE(SlotRule, "The rule that decided about a slot."),
+                TYPE(AdviceKind, "What could serve a guest better."),
                 TYPE(EventKind, "What happened."),
                 TYPE(HugePagePool, "The huge pages of one size, on one NUMA node or on all."),
                 TYPE(HostFeatures, "What this kernel can do."),
@@ -414,6 +415,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(ListedSlot, "A live slot and its VM."),
                 TYPE(MappedKind, "What a VMM has mapped."),
                 TYPE(Conflict, "One other slot that shows the same guest frames, or the same bytes of memory."),
+                TYPE(Advice, "Something about an accepted slot that costs the guest speed."),
                 TYPE(Verdict, "What became of a slot, or would, and why."),
                 TYPE(Event, "Something that happened."),
 

@@ -42,6 +42,8 @@ struct Service {
         MemoryHost memory;
         KVMHost kvm;
         uint64_t next_mm_id;
+        AdviceFacts advice;
+        uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
 };
 
 Front *manager_front(Manager *manager) {
@@ -79,6 +81,22 @@ int service_host_report(Service *service, HostReport *ret) {
                 };
         *ret = report;
         return 0;
+}
+
+/* The administrator may change it while we run, which neither inotify(7) nor poll(2) tells. A look for each call would
+ * make the call slower, and a timer would wake an idle host. */
+#define ADVICE_VALID_USEC UINT64_C(10000000)
+
+const AdviceFacts *service_advice_facts(Service *service) {
+        uint64_t now = 0;
+
+        (void) sd_event_now(service->event, CLOCK_MONOTONIC, &now);
+        if (service->advice_looked_up == 0 || now - service->advice_looked_up > ADVICE_VALID_USEC) {
+                service->advice.page_size = (uint64_t) sysconf(_SC_PAGESIZE);
+                service->advice.memfd_page_size = hugepages_of_memfd() ?: service->advice.page_size;
+                service->advice_looked_up = now;
+        }
+        return &service->advice;
 }
 
 /* ---- backings ---- */

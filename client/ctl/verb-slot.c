@@ -3,6 +3,7 @@
 /* slots, check */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,20 @@ static void print_conflicts(json_object *slots, json_object *verdicts) {
         }
 }
 
+static void print_advice(json_object *slots, json_object *verdicts) {
+        for (size_t i = 0; i < json_object_array_length(verdicts); i++) {
+                json_object *advice = json_get_array(json_object_array_get_idx(verdicts, i), "advice");
+                uint64_t slot_id = 0;
+
+                (void) json_get_uint64(json_object_array_get_idx(slots, i), "slotId", &slot_id);
+                for (size_t j = 0; advice && j < json_object_array_length(advice); j++) {
+                        const char *message = json_get_string(json_object_array_get_idx(advice, j), "message");
+
+                        printf("slot %" PRIu64 ": advice: %s\n", slot_id, message ? message : "?");
+                }
+        }
+}
+
 int verb_check(Session *s, const Verb *verb, char **arguments) {
         json_object *q, *slots = NULL, *reply = NULL, *verdicts;
         Arguments a;
@@ -222,6 +237,7 @@ int verb_check(Session *s, const Verb *verb, char **arguments) {
         } else if (verdicts) {
                 r = print_verdicts(slots, verdicts);
                 print_conflicts(slots, verdicts);
+                print_advice(slots, verdicts);
         }
         if (r == EXIT_OK && !json_get_bool(reply, "accepted"))
                 r = EXIT_ERROR;

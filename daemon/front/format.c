@@ -135,16 +135,19 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                 r = format_shares(backing, uid, &shares);
         if (r < 0)
                 return r;
-        return sd_json_buildo(ret, STRING("vm", backing->vm->name), STRING("name", backing->name),
-                              STRING("kind", backing_kind_word(backing->kind)),
-                              STRING("origin", backing_origin_word(backing->origin)), UNSIGNED("size", backing->size),
-                              UNSIGNED("pageSize", backing->page_size), UNSIGNED("device", backing->dev),
-                              UNSIGNED("inode", backing->ino), SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
-                              STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy",
-                                        numa_policy_word(backing->numa_policy)),
-                              VARIANT_IF(nodes != NULL, "numaNodes", nodes),
-                              UNSIGNED("residentBytes", service_resident(service, backing)),
-                              UNSIGNED("slots", backing->n_slots), VARIANT_IF(shares != NULL, "shares", shares));
+        return sd_json_buildo(
+                ret, STRING("vm", backing->vm->name), STRING("name", backing->name),
+                STRING("kind", backing_kind_word(backing->kind)),
+                STRING("origin", backing_origin_word(backing->origin)), UNSIGNED("size", backing->size),
+                UNSIGNED("pageSize", backing->page_size),
+                UNSIGNED("effectivePageSize", advice_effective_page_size(backing, service_advice_facts(service))),
+                UNSIGNED("device", backing->dev), UNSIGNED("inode", backing->ino),
+                SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
+                STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy",
+                          numa_policy_word(backing->numa_policy)),
+                VARIANT_IF(nodes != NULL, "numaNodes", nodes),
+                UNSIGNED("residentBytes", service_resident(service, backing)), UNSIGNED("slots", backing->n_slots),
+                VARIANT_IF(shares != NULL, "shares", shares));
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
@@ -274,28 +277,88 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         return r < 0 ? NULL : text;
 }
 
-/* Nearly all verdicts say ok and nothing else. Making that once saves more than judging a slot costs. */
-static int format_plain_verdict(sd_json_variant **ret) {
-        static sd_json_variant *plain;
-        int r;
+static char *advice_message(const Advice *a) {
+        char *text = NULL;
+        int r = -1;
 
-        if (!plain) {
-                r = sd_json_buildo(&plain, STRING("outcome", outcome_word(OUTCOME_OK)), UNSIGNED("kernelErrno", 0),
-                                   SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts"));
-                if (r < 0)
-                        return r;
+        switch (a->kind) {
+        case ADVICE_HUGE_PAGES_MISALIGNED:
+                r = asprintf(
+                        &text,
+                        "no huge page can be mapped: guestPhysAddr, userspaceAddr and backingOffset should have the same low 21 bits, but have 0x%" PRIx64
+                        ", 0x%" PRIx64 " and 0x%" PRIx64,
+                        a->gpa, a->hva, a->offset);
+                break;
+        case ADVICE_SMALL_PAGES:
+                r = asprintf(
+                        &text,
+                        "the kernel gives memfds no huge pages: allow them in /sys/kernel/mm/transparent_hugepage/shmem_enabled, or allocate with a pageSize of %" PRIu64,
+                        a->possible_page_size);
+                break;
+        case ADVICE_FLAGS_LIMIT_BACKING:
+                r = asprintf(&text,
+                             "log_dirty_pages makes KVM map pages of %" PRIu64
+                             " bytes, where the backing has pages of %" PRIu64 ": set it only while the log is needed",
+                             a->page_size, a->possible_page_size);
+                break;
+        case _ADVICE_KIND_MAX:
+                break;
         }
-        *ret = sd_json_variant_ref(plain);
+        return r < 0 ? NULL : text;
+}
+
+static int append_advice(const Advice *a, sd_json_variant **array) {
+        _cleanup_free_ char *message = advice_message(a);
+        bool misaligned = a->kind == ADVICE_HUGE_PAGES_MISALIGNED;
+
+        if (!message)
+                return -ENOMEM;
+        return sd_json_variant_append_arraybo(array, STRING("kind", advice_kind_word(a->kind)),
+                                              STRING("message", message), UNSIGNED("pageSize", a->page_size),
+                                              UNSIGNED("possiblePageSize", a->possible_page_size),
+                                              UNSIGNED_IF(misaligned, "guestPhysAddrLow", a->gpa),
+                                              UNSIGNED_IF(misaligned, "userspaceAddrLow", a->hva),
+                                              UNSIGNED_IF(misaligned, "backingOffsetLow", a->offset));
+}
+
+/* Nearly all verdicts say ok and nothing else, or beside it only what is true of every memfd of the host. Making these
+ * once saves more than judging a slot costs. */
+static int format_plain_verdict(const Advice *small_pages, sd_json_variant **ret) {
+        static sd_json_variant *plain[2];
+        _cleanup_json_ sd_json_variant *advice = NULL;
+        sd_json_variant **made = &plain[small_pages != NULL];
+        int r = 0;
+
+        if (!*made && small_pages)
+                r = append_advice(small_pages, &advice);
+        if (!*made && r >= 0)
+                r = sd_json_buildo(made, STRING("outcome", outcome_word(OUTCOME_OK)), UNSIGNED("kernelErrno", 0),
+                                   SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts"),
+                                   VARIANT_IF(advice != NULL, "advice", advice));
+        if (r < 0)
+                return r;
+        *ret = sd_json_variant_ref(*made);
         return 0;
 }
 
-int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, sd_json_variant **ret) {
-        _cleanup_json_ sd_json_variant *conflicts = NULL;
+int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, const AdviceFacts *facts,
+                   sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *conflicts = NULL, *advice = NULL;
         _cleanup_free_ char *reason = NULL;
+        Advice list[_ADVICE_KIND_MAX];
+        size_t n_advice = 0;
         int r;
 
-        if (v->outcome == OUTCOME_OK && v->rule == RULE_NONE && v->kernel_errno == 0 && v->n_conflicts == 0)
-                return format_plain_verdict(ret);
+        if (facts && v->outcome != OUTCOME_REFUSED)
+                n_advice = advice_on_slot(spec, facts, list);
+        if (v->outcome == OUTCOME_OK && v->rule == RULE_NONE && v->kernel_errno == 0 && v->n_conflicts == 0 &&
+            (n_advice == 0 || (n_advice == 1 && list[0].kind == ADVICE_SMALL_PAGES)))
+                return format_plain_verdict(n_advice > 0 ? &list[0] : NULL, ret);
+        for (size_t i = 0; i < n_advice; i++) {
+                r = append_advice(&list[i], &advice);
+                if (r < 0)
+                        return r;
+        }
         for (size_t i = 0; i < v->n_conflicts && i < max_conflicts; i++) {
                 _cleanup_json_ sd_json_variant *conflict = NULL;
 
@@ -315,7 +378,8 @@ int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts,
                 STRING_IF(v->rule != RULE_NONE, "rule", slot_rule_word(v->rule)),
                 STRING_IF(reason != NULL, "reason", reason), UNSIGNED("kernelErrno", (uint64_t) v->kernel_errno),
                 SD_JSON_BUILD_PAIR_CONDITION(conflicts != NULL, "conflicts", SD_JSON_BUILD_VARIANT(conflicts)),
-                SD_JSON_BUILD_PAIR_CONDITION(conflicts == NULL, "conflicts", SD_JSON_BUILD_EMPTY_ARRAY));
+                SD_JSON_BUILD_PAIR_CONDITION(conflicts == NULL, "conflicts", SD_JSON_BUILD_EMPTY_ARRAY),
+                VARIANT_IF(advice != NULL, "advice", advice));
 }
 
 static int format_pools(const HostReport *report, sd_json_variant **ret_pools, sd_json_variant **ret_sizes) {

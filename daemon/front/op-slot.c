@@ -160,7 +160,7 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
         _cleanup_json_ sd_json_variant *object = NULL;
         int r;
 
-        r = format_verdict(spec, verdict, VERDICT_CONFLICTS_MAX, &object);
+        r = format_verdict(spec, verdict, VERDICT_CONFLICTS_MAX, service_advice_facts(call->service), &object);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (was_set)
@@ -247,7 +247,7 @@ static int batch_parse(Call *call, sd_json_variant *slots, Batch *batch, Failure
         return 0;
 }
 
-static int batch_format(const Batch *batch, sd_json_variant **ret) {
+static int batch_format(const Batch *batch, const AdviceFacts *facts, sd_json_variant **ret) {
         size_t max_conflicts = batch->n > 0 ? CONFLICTS_PER_REPLY / batch->n : 0;
         int r;
 
@@ -255,7 +255,7 @@ static int batch_format(const Batch *batch, sd_json_variant **ret) {
         for (size_t i = 0; r >= 0 && i < batch->n; i++) {
                 _cleanup_json_ sd_json_variant *verdict = NULL;
 
-                r = format_verdict(&batch->specs[i], &batch->verdicts[i], max_conflicts, &verdict);
+                r = format_verdict(&batch->specs[i], &batch->verdicts[i], max_conflicts, facts, &verdict);
                 if (r >= 0)
                         r = sd_json_variant_append_array(ret, verdict);
         }
@@ -280,7 +280,7 @@ static int reply_batch(Call *call, const Batch *batch, bool apply) {
         _cleanup_json_ sd_json_variant *verdicts = NULL;
         int r;
 
-        r = batch_format(batch, &verdicts);
+        r = batch_format(batch, service_advice_facts(call->service), &verdicts);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (apply && !batch->accepted)

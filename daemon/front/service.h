@@ -6,6 +6,7 @@
  *
  * Return values: 0 done; API_E_…, positive, with the Failure filled; a negative errno, unexpected. */
 
+#include "core/advice.h"
 #include "core/slot.h"
 #include "core/vm.h"
 #include "front/failure.h"
@@ -27,6 +28,9 @@ typedef struct HostReport {
 
 Registry *service_registry(Service *service);
 int service_host_report(Service *service, HostReport *ret);
+
+/* What advice goes by; looked up anew every ten seconds at most, and only when somebody asks. */
+const AdviceFacts *service_advice_facts(Service *service);
 
 /* The pid of the attached VMM, or 0. For people. */
 pid_t service_vmm_pid(const VM *vm);

@@ -45,6 +45,12 @@ static const char *const outcomes[] = {
         [OUTCOME_REFUSED] = "refused",
 };
 
+static const char *const advice_kinds[] = {
+        [ADVICE_HUGE_PAGES_MISALIGNED] = "huge_pages_misaligned",
+        [ADVICE_SMALL_PAGES] = "small_pages",
+        [ADVICE_FLAGS_LIMIT_BACKING] = "flags_limit_backing",
+};
+
 static const struct {
         const char *word, *sentence;
 } slot_rules[] = {
@@ -93,6 +99,7 @@ _Static_assert(ELEMENTSOF(alias_policies) == _ALIAS_POLICY_MAX, "an AliasPolicy 
 _Static_assert(ELEMENTSOF(vm_states) == _VM_STATE_MAX, "a VMState has no word");
 _Static_assert(ELEMENTSOF(mapped_kinds) == _MAPPED_KIND_MAX, "a MappedKind has no word");
 _Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
+_Static_assert(ELEMENTSOF(advice_kinds) == _ADVICE_KIND_MAX, "an AdviceKind has no word");
 _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
 
 static int find(const char *const *words, size_t n, const char *word, int fallback) {
@@ -121,6 +128,7 @@ DEFINE_WORD(alias_policy, AliasPolicy, alias_policies)
 DEFINE_WORD(mapped_kind, MappedKind, mapped_kinds)
 DEFINE_WORD(vm_state, VMState, vm_states)
 DEFINE_WORD(outcome, Outcome, outcomes)
+DEFINE_WORD(advice_kind, AdviceKind, advice_kinds)
 DEFINE_OF(backing_kind, backing_kinds)
 DEFINE_OF(numa_policy, numa_policies)
 DEFINE_OF(exit_policy, exit_policies)
