@@ -178,7 +178,8 @@ static void make_core(bool observe) {
                         m->files[j] = make_backing(m->vm, files[j], BACKING_GUEST_MEMFD, oracle_guest_memfd_sizes[j]);
         }
         oracle.other_file = make_backing(oracle.machines[0].vm, "other", BACKING_MEMFD, RAM_SIZE);
-        if (backing_share(oracle.machines[0].ram, oracle.machines[1].vm) != 0)
+        if (backing_share(oracle.machines[0].ram, oracle.machines[1].vm) != 0 ||
+            backing_share_read_only(oracle.machines[1].ram, oracle.machines[0].vm) != 0)
                 die("backing_share");
 }
 
@@ -280,11 +281,15 @@ static int set_in_kernel(unsigned vm, const SlotSpec *spec) {
         return ioctl(oracle.machines[vm].fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? errno : 0;
 }
 
-static OracleReason reason_of(const SlotSpec *spec, const Verdict *verdict) {
+static OracleReason reason_of(unsigned vm, const SlotSpec *spec, const Verdict *verdict) {
         uint64_t end;
 
-        if (verdict->rule > RULE_BINDING_OVERLAP)
+        if (verdict->rule == RULE_PRIVATE_ALIAS || verdict->rule == RULE_UNDECLARED_ALIAS)
                 return REASON_ALIAS;
+        if (verdict->rule == RULE_SHARE_READ_ONLY)
+                return vm == 0 && spec->backing == oracle.machines[1].ram && !(spec->flags & SLOT_READONLY) ?
+                               REASON_READ_ONLY :
+                               REASON_NONE;
         if (verdict->rule != RULE_BEYOND_BACKING)
                 return REASON_NONE;
         if (spec->backing && (spec->offset % P != 0 || __builtin_add_overflow(spec->offset, spec->size, &end) ||
@@ -325,7 +330,7 @@ static bool compare(const Operation *o, const SlotSpec *spec, const Verdict *ver
                 return true;
         }
 
-        reason = reason_of(spec, verdict);
+        reason = reason_of(o->vm, spec, verdict);
         if (reason == REASON_NONE)
                 return differs("the core refuses by rule %s what KVM takes, without a reason",
                                slot_rule_word(verdict->rule));

@@ -21,6 +21,7 @@
 static const char *const reason_words[_ORACLE_REASON_MAX] = {
         [REASON_ALIAS] = "the same memory at two guest frames",
         [REASON_BEYOND_SHARED] = "the declared file does not have these bytes",
+        [REASON_READ_ONLY] = "the declared file is shared for reading only",
         [REASON_SIGNED_OFFSETS] = "KVM adds offset and size as signed numbers, up to 7.1",
 };
 

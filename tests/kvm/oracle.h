@@ -44,7 +44,7 @@ typedef enum OracleFD {
 typedef enum OracleDeclared {
         DECLARED_NOTHING,
         DECLARED_RAM,          /* of the VM, ORACLE_AREA_PAGES */
-        DECLARED_RAM_OF_OTHER, /* VM 0 shares its with VM 1, not the other way round */
+        DECLARED_RAM_OF_OTHER, /* VM 0 shares its with VM 1, which shares its for reading only */
         DECLARED_GUEST_MEMFD,  /* the VM's first one */
         _ORACLE_DECLARED_MAX,
 } OracleDeclared;
@@ -76,6 +76,7 @@ typedef enum OracleReason {
         REASON_NONE,
         REASON_ALIAS,          /* an alias rule; see by_rule */
         REASON_BEYOND_SHARED,  /* the declared file is not that large */
+        REASON_READ_ONLY,      /* the declared file is shared for reading only */
         REASON_SIGNED_OFFSETS, /* KVM up to 7.1 adds as signed numbers */
         _ORACLE_REASON_MAX,
 } OracleReason;
