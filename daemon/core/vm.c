@@ -85,6 +85,7 @@ VM *vm_free(VM *vm) {
 
         if (vm->slots)
                 vm_withdraw_slots(vm);
+        attributes_clear(&vm->private_ranges);
         while ((backing = TAILQ_FIRST(&vm->backings))) {
                 SlotShowing *showing;
 
@@ -140,6 +141,7 @@ int vm_attach(VM *vm, uint64_t mm_id) {
 
 void vm_detach(VM *vm) {
         vm_withdraw_slots(vm);
+        attributes_clear(&vm->private_ranges);
 
         if (vm->mm != vm->own_mm)
                 mm_unref(vm->registry, vm->mm);

@@ -3,6 +3,7 @@
 
 /* One guest: who owns it, whether a VMM runs it, and what becomes of its memory when that ends. */
 
+#include "core/attributes.h"
 #include "core/registry.h"
 
 typedef enum ExitPolicy {
@@ -50,6 +51,7 @@ struct VM {
         size_t n_backings;
         uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
         SlotTable *slots;
+        AttributeMap private_ranges; /* of guest addresses */
         Mm *mm;         /* never NULL: a private one until a VMM attaches */
         void *userdata; /* the manager's */
 
@@ -85,8 +87,8 @@ const char *vm_differs(const VM *vm, const VMSpec *spec);
 /* A VMM process has become the VM's. mm_id names its address space: equal for two VMs that one process runs, never
  * 0. Slots that were already declared move over to it. -ENOMEM leaves all as it was. */
 int vm_attach(VM *vm, uint64_t mm_id);
-/* The VMM has exited: its slots are withdrawn, the state becomes VM_RETAINED whatever the exit policy, which the
- * caller applies. */
+/* The VMM has exited: its slots are withdrawn, all guest addresses are shared again, the state becomes VM_RETAINED
+ * whatever the exit policy, which the caller applies. */
 void vm_detach(VM *vm);
 /* Forgets all slots of the VM, as vm_detach() does. */
 void vm_withdraw_slots(VM *vm);
