@@ -47,10 +47,15 @@ static bool is_private(const File *file) {
 
 /* The slot asked for may be the one that brings the file to guest address 0. */
 static bool is_custody(const Question *q, const File *file) {
+        SlotShowing first;
+
         if (!file)
                 return false;
-        return file_is_custody(file) || (q->spec->gpa == 0 && q->slot->n_showings > 0 &&
-                                         q->slot->showings[0].file == file && q->slot->showings[0].at == 0);
+        if (file_is_custody(file) || q->spec->gpa != 0 || slot_count_showings(q->slot) == 0)
+                return file_is_custody(file);
+
+        first = slot_showing(q->slot, 0);
+        return first.file == file && first.at == 0;
 }
 
 static bool may_show(const VM *vm, const Backing *backing) {
@@ -148,30 +153,28 @@ static Run common_run(const SlotShowing *a, const SlotShowing *b) {
                 .file = a->file,
                 .other_file = b->file,
         };
-        uint64_t start = range_common(showing_offset(a), showing_size(a), showing_offset(b), showing_size(b),
-                                      &run.size);
+        uint64_t start = range_common(a->offset, a->size, b->offset, b->size, &run.size);
 
         run.offset = start;
-        run.at = a->at + (start - showing_offset(a));
-        run.other_at = b->at + (start - showing_offset(b));
+        run.at = a->at + (start - a->offset);
+        run.other_at = b->at + (start - b->offset);
         return run;
 }
 
 /* A slot may map the very bytes of its guest_memfd that are its private side, each at its own place. Anything else
  * that it shows twice is an alias of its own. */
 static int judge_itself(Question *q) {
-        const SlotShowing *showings = q->slot->showings;
+        size_t n = slot_count_showings(q->slot);
         int r;
 
-        for (size_t i = 0; i < q->slot->n_showings; i++)
-                for (size_t j = i + 1; j < q->slot->n_showings; j++) {
-                        const SlotShowing *a = &showings[i], *b = &showings[j];
+        for (size_t i = 0; i < n; i++)
+                for (size_t j = i + 1; j < n; j++) {
+                        SlotShowing a = slot_showing(q->slot, i), b = slot_showing(q->slot, j);
                         Run run;
 
-                        if (a->file != b->file ||
-                            !range_overlaps(showing_offset(a), showing_size(a), showing_offset(b), showing_size(b)))
+                        if (a.file != b.file || !range_overlaps(a.offset, a.size, b.offset, b.size))
                                 continue;
-                        run = common_run(a, b);
+                        run = common_run(&a, &b);
                         if (run.at == run.other_at)
                                 continue;
                         r = judge_run(q, &run);
@@ -184,19 +187,19 @@ static int judge_itself(Question *q) {
 
 /* Compares what the slot asked for shows of a file with all else that is shown of it. */
 static int judge_showing(Question *q, const SlotShowing *showing) {
-        uint64_t offset = showing_offset(showing), size = showing_size(showing);
-        SlotShowing *other;
+        IntervalCursor cursor;
+        SlotShowing other;
         int r;
 
-        for (other = file_first_showing(showing->file, offset, size); other;
-             other = showing_next(other, offset, size)) {
+        for (other = file_first_showing(showing->file, showing->offset, showing->size, &cursor); other.slot;
+             other = showing_next(&cursor)) {
                 Run run;
 
-                if (other->slot == q->self)
+                if (other.slot == q->self)
                         continue;
 
-                run = common_run(showing, other);
-                run.same_hva = !showing->private_side && !other->private_side && run.vm->mm == q->vm->mm &&
+                run = common_run(showing, &other);
+                run.same_hva = !showing->private_side && !other.private_side && run.vm->mm == q->vm->mm &&
                                q->spec->hva + run.at == run.other->hva + run.other_at;
                 r = judge_run(q, &run);
                 if (r != 0)
@@ -213,37 +216,27 @@ typedef struct Spot {
         uint64_t size;    /* for how many bytes, from this one on, the same holds */
 } Spot;
 
-static size_t count_shared(const Slot *slot) {
-        size_t n = slot->n_showings;
-
-        return n > 0 && slot->showings[n - 1].private_side ? n - 1 : n;
-}
-
 static Spot spot_at(const Slot *slot, uint64_t at) {
-        size_t low = 0, high = count_shared(slot);
-        const SlotShowing *s;
+        size_t low = 0, high = slot_count_shared(slot);
+        SlotShowing s;
 
         /* The first showing that does not end before the byte. */
         while (low < high) {
                 size_t middle = low + (high - low) / 2;
 
-                s = &slot->showings[middle];
-                if (at >= s->at && at - s->at >= showing_size(s))
+                s = slot_showing(slot, middle);
+                if (at >= s.at && at - s.at >= s.size)
                         low = middle + 1;
                 else
                         high = middle;
         }
 
-        s = low < count_shared(slot) ? &slot->showings[low] : NULL;
-        if (!s)
+        if (low == slot_count_shared(slot))
                 return (Spot) { .size = slot->spec.size - at };
-        if (at < s->at)
-                return (Spot) { .size = s->at - at };
-        return (Spot) {
-                .file = s->file,
-                .offset = showing_offset(s) + (at - s->at),
-                .size = showing_size(s) - (at - s->at),
-        };
+        s = slot_showing(slot, low);
+        if (at < s.at)
+                return (Spot) { .size = s.at - at };
+        return (Spot) { .file = s.file, .offset = s.offset + (at - s.at), .size = s.size - (at - s.at) };
 }
 
 static uint64_t least(uint64_t a, uint64_t b) {
@@ -282,11 +275,12 @@ static int judge_addresses(Question *q, const Slot *other, uint64_t start, uint6
 
 static int judge_address_space(Question *q) {
         const SlotSpec *spec = q->spec;
+        IntervalCursor cursor;
         Slot *slot;
         int r;
 
-        for (slot = slot_first_at_hva(q->vm->mm, spec->hva, spec->size); slot;
-             slot = slot_next_at_hva(slot, spec->hva, spec->size)) {
+        for (slot = slot_first_at_hva(q->vm->mm, spec->hva, spec->size, &cursor); slot;
+             slot = slot_next_at_hva(&cursor)) {
                 uint64_t start, size;
 
                 if (slot == q->self)
@@ -301,11 +295,15 @@ static int judge_address_space(Question *q) {
 }
 
 static int judge_all(Question *q) {
+        size_t n = slot_count_showings(q->slot);
         int r;
 
         r = judge_itself(q);
-        for (size_t i = 0; r == 0 && i < q->slot->n_showings; i++)
-                r = judge_showing(q, &q->slot->showings[i]);
+        for (size_t i = 0; r == 0 && i < n; i++) {
+                SlotShowing showing = slot_showing(q->slot, i);
+
+                r = judge_showing(q, &showing);
+        }
         if (r == 0)
                 r = judge_address_space(q);
         return r;

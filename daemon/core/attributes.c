@@ -3,100 +3,104 @@
 /* kvm_vm_ioctl_set_mem_attributes() and kvm_vm_set_mem_attributes() of Linux 6.8 to 7.3: the order of the checks is of
  * no consequence, since each gives EINVAL, and a change is made wholly or not at all.
  *
- * A set needs one new node at most: one range more if it touches none, or the second half of a range that it cuts in
- * two. That node is made before anything changes. */
+ * A set needs one new range at most: if it touches none, or for the second half of a range that it cuts in two. That
+ * one is added before anything changes; ranges that grow or shrink stay between their neighbours. */
 
 #include "core/attributes.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "core/core-private.h"
 #include "core/range.h"
 
-/* The node is all there is of a range. */
-static uint64_t end_of(const IntervalNode *node) {
-        return node->last + 1;
+typedef struct Range {
+        uint64_t start, end;
+} Range;
+
+/* Ranges have nothing but themselves, and no two have the same start: any one item stands for them all. */
+static void *item_of(AttributeMap *map) {
+        return map;
 }
 
-static void forget(AttributeMap *map, IntervalNode *node) {
-        interval_remove(&map->ranges, node);
+/* The first one that has a byte in common with [start, end). */
+static bool find(const AttributeMap *map, uint64_t start, uint64_t end, Range *ret) {
+        IntervalCursor cursor;
+
+        if (start >= end || !interval_first_overlap(&map->ranges, start, end - start, &cursor))
+                return false;
+        *ret = (Range) { cursor.found_start, cursor.found_last + 1 };
+        return true;
+}
+
+static void forget(AttributeMap *map, const Range *range) {
+        interval_remove(&map->ranges, item_of(map), range->start);
         map->n_ranges--;
-        free(node);
 }
 
 void attributes_clear(AttributeMap *map) {
-        while (map->ranges.root)
-                forget(map, map->ranges.root);
+        Range range;
+
+        while (find(map, 0, UINT64_MAX, &range))
+                forget(map, &range);
 }
 
 static int add(AttributeMap *map, uint64_t start, uint64_t end) {
-        IntervalNode *node;
+        int r;
 
         if (map->n_ranges >= PRIVATE_RANGES_MAX)
                 return ATTRIBUTES_E_LIMIT;
-        node = calloc(1, sizeof(IntervalNode));
-        if (!node)
-                return -ENOMEM;
+        r = interval_insert(&map->ranges, item_of(map), start, end - start);
+        if (r < 0)
+                return r;
 
-        interval_insert(&map->ranges, node, start, end - start);
         map->n_ranges++;
         return 0;
 }
 
-static void change(AttributeMap *map, IntervalNode *node, uint64_t start, uint64_t end) {
-        interval_remove(&map->ranges, node);
-        interval_insert(&map->ranges, node, start, end - start);
+static void change(AttributeMap *map, const Range *range, uint64_t start, uint64_t end) {
+        interval_resize(&map->ranges, item_of(map), range->start, start, end - start);
 }
 
-/* What overlaps the range, or ends or begins where it begins or ends. */
-static IntervalNode *first_touching(const AttributeMap *map, uint64_t start, uint64_t end) {
-        uint64_t from = start > 0 ? start - 1 : 0, to = end < UINT64_MAX ? end + 1 : end;
-
-        return interval_first_overlap(&map->ranges, from, to - from);
+static uint64_t behind(uint64_t end) {
+        return end < UINT64_MAX ? end + 1 : end;
 }
 
 static int make_private(AttributeMap *map, uint64_t start, uint64_t end) {
-        IntervalNode *first = first_touching(map, start, end), *next;
+        Range first, next;
 
-        if (!first)
+        /* What overlaps, or ends or begins where it begins or ends. */
+        if (!find(map, start > 0 ? start - 1 : 0, behind(end), &first))
                 return add(map, start, end);
 
-        if (first->start < start)
-                start = first->start;
-        if (end_of(first) > end)
-                end = end_of(first);
-        change(map, first, start, end);
-        /* The others that it touches come right behind it. */
-        while ((next = interval_next(first)) && next->start <= end) {
-                if (end_of(next) > end)
-                        end = end_of(next);
-                forget(map, next);
-                change(map, first, start, end);
+        if (first.start < start)
+                start = first.start;
+        if (first.end > end)
+                end = first.end;
+        while (find(map, first.end, behind(end), &next)) {
+                if (next.end > end)
+                        end = next.end;
+                forget(map, &next);
         }
+        change(map, &first, start, end);
         return 0;
 }
 
 static int make_shared(AttributeMap *map, uint64_t start, uint64_t end) {
-        IntervalNode *node = interval_first_overlap(&map->ranges, start, end - start);
+        Range range;
         int r;
 
-        if (node && node->start < start && end_of(node) > end) {
-                uint64_t node_end = end_of(node);
-
-                r = add(map, end, node_end);
-                if (r == 0)
-                        change(map, node, node->start, start);
-                return r;
-        }
-
-        for (; node; node = interval_first_overlap(&map->ranges, start, end - start)) {
-                if (node->start < start)
-                        change(map, node, node->start, start);
-                else if (end_of(node) > end)
-                        change(map, node, end, end_of(node));
+        while (find(map, start, end, &range)) {
+                if (range.start < start && range.end > end) {
+                        r = add(map, end, range.end);
+                        if (r != 0)
+                                return r;
+                }
+                if (range.start < start)
+                        change(map, &range, range.start, start);
+                else if (range.end > end)
+                        change(map, &range, end, range.end);
                 else
-                        forget(map, node);
+                        forget(map, &range);
         }
         return 0;
 }
@@ -109,11 +113,11 @@ int attributes_set(AttributeMap *map, uint64_t page_size, uint64_t gpa, uint64_t
 
 bool attributes_next_private(const AttributeMap *map, uint64_t gpa, uint64_t size, uint64_t *ret_gpa,
                              uint64_t *ret_size) {
-        const IntervalNode *node = interval_first_overlap(&map->ranges, gpa, size);
+        Range range;
 
-        if (!node)
+        if (!find(map, gpa, gpa + size, &range))
                 return false;
-        *ret_gpa = range_common(gpa, size, node->start, end_of(node) - node->start, ret_size);
+        *ret_gpa = range_common(gpa, size, range.start, range.end - range.start, ret_size);
         return true;
 }
 
@@ -122,7 +126,8 @@ static uint64_t least(uint64_t a, uint64_t b) {
 }
 
 bool guest_piece_next(VM *vm, uint32_t as_id, uint64_t start, uint64_t end, GuestPiece *ret) {
-        Slot *slot = slot_first_at_gpa(vm, as_id, start, end - start);
+        IntervalCursor cursor;
+        Slot *slot = slot_first_at_gpa(vm, as_id, start, end - start, &cursor);
         uint64_t slot_start = slot && slot->spec.gpa > start ? slot->spec.gpa : start;
         uint64_t at, stop, private_start, private_size = 0;
         bool has_private;

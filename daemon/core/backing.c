@@ -117,16 +117,19 @@ const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
 }
 
 size_t backing_count_slots_of(const Backing *backing, const VM *vm) {
+        IntervalCursor cursor;
         size_t n = 0;
 
-        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
-                n += s->slot->vm == vm && showing_counts(s);
+        for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
+                n += s.slot->vm == vm && showing_counts(&s);
         return n;
 }
 
 static bool is_written_by(const Backing *backing, const VM *vm) {
-        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
-                if (s->slot->vm == vm && !(s->slot->spec.flags & SLOT_READONLY))
+        IntervalCursor cursor;
+
+        for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
+                if (s.slot->vm == vm && !(s.slot->spec.flags & SLOT_READONLY))
                         return true;
         return false;
 }
@@ -207,8 +210,10 @@ BackingAccess backing_access_of(const Backing *backing, uid_t uid) {
 }
 
 bool backing_is_shown_by_other(const Backing *backing) {
-        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
-                if (s->slot->vm != backing->vm)
+        IntervalCursor cursor;
+
+        for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
+                if (s.slot->vm != backing->vm)
                         return true;
         return false;
 }

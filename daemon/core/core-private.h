@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "core/backing.h"
+#include "core/id-map.h"
 #include "core/interval.h"
 #include "core/registry.h"
 #include "core/slot.h"
@@ -18,7 +19,7 @@
 struct Mm {
         uint64_t id; /* 0: private to one VM, in no index */
         size_t n_vms;
-        IntervalTree slots; /* Slot.by_hva of all slots of all its VMs */
+        IntervalTree slots; /* all slots of all its VMs, by hva */
 };
 
 int mm_new(Mm **ret);
@@ -36,7 +37,7 @@ struct File {
         ino_t ino;
         Backing *backing; /* NULL: privmemd does not hold it */
         size_t n_refs;
-        IntervalTree showings; /* SlotShowing.node of all slots, by byte of the file */
+        IntervalTree showings; /* what all slots show of it, by byte of the file; see core/showing.c */
         size_t n_at_zero;      /* slots that show it at guest address 0 */
         bool was_at_zero;      /* there has been one */
         bool is_guest_memfd;   /* known even if it is no backing */
@@ -92,31 +93,47 @@ Backing *backing_free(Backing *backing);
 /* ---- Slot ---- */
 
 struct SlotTable {
-        IntervalTree by_id;
+        IdMap by_id[ADDRESS_SPACES_MAX];
         IntervalTree by_gpa[ADDRESS_SPACES_MAX];
         size_t n_slots;
 };
 
+/* No slot is in it any more. Accepts NULL, returns NULL. */
+SlotTable *slot_table_free(SlotTable *table);
+
 /* Takes the slot out of all indexes and frees it. Accepts NULL, returns NULL. */
 Slot *slot_free(Slot *slot);
 
+/* Enters all slots of the VM in another Mm and takes them out of its own. -ENOMEM: nothing changed. */
+int slot_enter_mm(VM *vm, Mm *mm);
+
 /* Slots of any VM that have a byte of an address space in common with the range. */
-Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size);
-Slot *slot_next_at_hva(const Slot *slot, uint64_t hva, uint64_t size);
-/* What slots, of any VM, show of the range of the file or backing. */
-SlotShowing *file_first_showing(const File *file, uint64_t offset, uint64_t size);
-SlotShowing *showing_first(const Backing *backing, uint64_t offset, uint64_t size);
-SlotShowing *showing_next(const SlotShowing *showing, uint64_t offset, uint64_t size);
+Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size, IntervalCursor *ret_cursor);
+Slot *slot_next_at_hva(IntervalCursor *cursor);
+
+/* ---- SlotShowing: a range of a file that a slot shows ---- */
+
+typedef struct SlotShowing {
+        Slot *slot; /* NULL: there is none */
+        File *file;
+        uint64_t offset, size; /* of the file */
+        uint64_t at;           /* where the slot shows it, from its start */
+        bool private_side;
+} SlotShowing;
+
+/* The shared side in order of its bytes, then the private side. */
+size_t slot_count_shared(const Slot *slot);
+SlotShowing slot_showing(const Slot *slot, size_t i);
+/* What stands for it in the index of the file. */
+void *slot_showing_item(const Slot *slot, size_t i);
+bool showing_equal(const SlotShowing *a, const SlotShowing *b);
 /* False for a second showing of the same file by the same slot. */
 bool showing_counts(const SlotShowing *showing);
 
-static inline uint64_t showing_offset(const SlotShowing *showing) {
-        return showing->node.start;
-}
-
-static inline uint64_t showing_size(const SlotShowing *showing) {
-        return showing->node.last - showing->node.start + 1;
-}
+/* What slots, of any VM, show of the range of the file or backing. */
+SlotShowing file_first_showing(const File *file, uint64_t offset, uint64_t size, IntervalCursor *ret_cursor);
+SlotShowing showing_first(const Backing *backing, uint64_t offset, uint64_t size, IntervalCursor *ret_cursor);
+SlotShowing showing_next(IntervalCursor *cursor);
 
 /* ---- Verdict ---- */
 

@@ -73,44 +73,20 @@ bool file_is_custody(const File *file) {
         return file->backing || file->was_at_zero || file->n_at_zero > 0;
 }
 
-/* ---- showings ---- */
-
-static SlotShowing *showing_of(IntervalNode *node) {
-        return node ? (SlotShowing *) ((char *) node - offsetof(SlotShowing, node)) : NULL;
-}
-
-SlotShowing *file_first_showing(const File *file, uint64_t offset, uint64_t size) {
-        return showing_of(interval_first_overlap(&file->showings, offset, size));
-}
-
-SlotShowing *showing_first(const Backing *backing, uint64_t offset, uint64_t size) {
-        return file_first_showing(backing->file, offset, size);
-}
-
-SlotShowing *showing_next(const SlotShowing *showing, uint64_t offset, uint64_t size) {
-        return showing_of(interval_next_overlap(&showing->node, offset, size));
-}
-
-bool showing_counts(const SlotShowing *showing) {
-        for (const SlotShowing *s = showing->slot->showings; s < showing; s++)
-                if (s->file == showing->file)
-                        return false;
-        return true;
-}
-
 void file_become_backing(File *file, Backing *backing) {
-        SlotShowing *s;
+        IntervalCursor cursor;
+        SlotShowing s;
 
         assert(!file->backing);
         file->backing = backing;
         backing->file = file;
-        for (s = file_first_showing(file, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX)) {
-                SlotSpec *spec = &s->slot->spec;
+        for (s = file_first_showing(file, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor)) {
+                SlotSpec *spec = &s.slot->spec;
 
-                backing->n_slots += showing_counts(s);
-                if (!s->private_side && showing_size(s) == spec->size) {
+                backing->n_slots += showing_counts(&s);
+                if (!s.private_side && s.size == spec->size) {
                         spec->backing = backing;
-                        spec->offset = showing_offset(s);
+                        spec->offset = s.offset;
                 }
         }
 }

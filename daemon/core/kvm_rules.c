@@ -122,11 +122,12 @@ static bool has_room(const Verdict *verdict) {
 }
 
 static int judge_gfns(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict) {
+        IntervalCursor cursor;
         Slot *slot;
         int r;
 
-        for (slot = slot_first_at_gpa(vm, spec->as_id, spec->gpa, spec->size); slot && has_room(verdict);
-             slot = slot_next_at_gpa(slot, spec->gpa, spec->size)) {
+        for (slot = slot_first_at_gpa(vm, spec->as_id, spec->gpa, spec->size, &cursor); slot && has_room(verdict);
+             slot = slot_next_at_gpa(&cursor)) {
                 Conflict conflict = { .rule = RULE_GFN_OVERLAP, .vm = vm };
 
                 if (slot == self)
@@ -180,15 +181,16 @@ static bool guest_memfd_accepts(const VM *vm, const SlotSpec *spec, Verdict *ver
 static int judge_bindings(const SlotSpec *spec, Verdict *verdict) {
         const Backing *file = spec->guest_memfd;
         uint64_t start = spec->guest_memfd_offset;
-        SlotShowing *showing;
+        IntervalCursor cursor;
+        SlotShowing showing;
         int r;
 
-        for (showing = showing_first(file, start, spec->size); showing && has_room(verdict);
-             showing = showing_next(showing, start, spec->size)) {
-                const SlotSpec *other = &showing->slot->spec;
-                Conflict conflict = { .rule = RULE_BINDING_OVERLAP, .vm = showing->slot->vm };
+        for (showing = showing_first(file, start, spec->size, &cursor); showing.slot && has_room(verdict);
+             showing = showing_next(&cursor)) {
+                const SlotSpec *other = &showing.slot->spec;
+                Conflict conflict = { .rule = RULE_BINDING_OVERLAP, .vm = showing.slot->vm };
 
-                if (!showing->private_side)
+                if (!showing.private_side)
                         continue;
 
                 refuse(verdict, RULE_BINDING_OVERLAP, spec->guest_memfd->vm->registry->kvm.binding_errno);

@@ -12,21 +12,36 @@
 #include "core/core-private.h"
 #include "core/range.h"
 
-#define slot_of(node, member) ((Slot *) ((char *) (node) - offsetof(Slot, member)))
-
 /* ---- indexes ---- */
 
-static uint64_t slot_key(uint32_t as_id, uint32_t id) {
-        return (uint64_t) as_id << 32 | id;
+/* Where a slot is in an index of ranges. */
+typedef struct Place {
+        IntervalTree *tree;
+        void *item;
+        uint64_t start, size;
+} Place;
+
+enum {
+        PLACE_GPA,
+        PLACE_HVA,
+        PLACE_SHOWINGS, /* and those behind it */
+};
+
+static size_t count_places(const Slot *slot) {
+        return PLACE_SHOWINGS + slot_count_showings(slot);
 }
 
-/* The range stays, for whoever links it again. */
-static void unlink_showing(SlotShowing *showing) {
-        uint64_t start = showing->node.start, last = showing->node.last;
+static Place slot_place(const Slot *slot, size_t i) {
+        const SlotSpec *spec = &slot->spec;
+        const VM *vm = slot->vm;
+        SlotShowing s;
 
-        interval_remove(&showing->file->showings, &showing->node);
-        showing->node.start = start;
-        showing->node.last = last;
+        if (i == PLACE_GPA)
+                return (Place) { &vm->slots->by_gpa[spec->as_id], (void *) slot, spec->gpa, spec->size };
+        if (i == PLACE_HVA)
+                return (Place) { &vm->mm->slots, (void *) slot, spec->hva, spec->size };
+        s = slot_showing(slot, i - PLACE_SHOWINGS);
+        return (Place) { &s.file->showings, slot_showing_item(slot, i - PLACE_SHOWINGS), s.offset, s.size };
 }
 
 /* A slot may show a file more than once; it is one slot all the same. */
@@ -40,37 +55,77 @@ static void count_showing(const SlotShowing *showing, size_t change) {
                 file->n_at_zero += change;
 }
 
-static void slot_link(Slot *slot) {
-        const SlotSpec *spec = &slot->spec;
-        VM *vm = slot->vm;
+static void count_slot(const Slot *slot, size_t change) {
+        size_t n = slot_count_showings(slot);
 
-        interval_insert(&vm->slots->by_id, &slot->by_id, slot_key(spec->as_id, spec->id), 1);
-        interval_insert(&vm->slots->by_gpa[spec->as_id], &slot->by_gpa, spec->gpa, spec->size);
-        interval_insert(&vm->mm->slots, &slot->by_hva, spec->hva, spec->size);
-        for (size_t i = 0; i < slot->n_showings; i++) {
-                SlotShowing *s = &slot->showings[i];
+        for (size_t i = 0; i < n; i++) {
+                SlotShowing s = slot_showing(slot, i);
 
-                interval_insert(&s->file->showings, &s->node, showing_offset(s), showing_size(s));
-                count_showing(s, 1);
+                count_showing(&s, change);
         }
-        vm->slots->n_slots++;
-        vm->registry->n_slots++;
+        slot->vm->slots->n_slots += change;
+        slot->vm->registry->n_slots += change;
 }
 
-static void slot_unlink(Slot *slot) {
-        VM *vm = slot->vm;
+/* True if slot_tidy() is to be called later. */
+static bool leave_places(const Slot *slot, size_t n) {
+        bool untidy = false;
 
-        interval_remove(&vm->slots->by_id, &slot->by_id);
-        interval_remove(&vm->slots->by_gpa[slot->spec.as_id], &slot->by_gpa);
-        interval_remove(&vm->mm->slots, &slot->by_hva);
-        for (size_t i = 0; i < slot->n_showings; i++) {
-                SlotShowing *s = &slot->showings[i];
+        while (n-- > 0) {
+                Place place = slot_place(slot, n);
 
-                count_showing(s, (size_t) -1);
-                unlink_showing(s);
+                untidy |= interval_withdraw(place.tree, place.item, place.start);
         }
-        vm->slots->n_slots--;
-        vm->registry->n_slots--;
+        return untidy;
+}
+
+static int slot_link(Slot *slot) {
+        size_t n = count_places(slot), i;
+        int r;
+
+        for (i = 0; i < n; i++) {
+                Place place = slot_place(slot, i);
+
+                r = interval_insert(place.tree, place.item, place.start, place.size);
+                if (r < 0)
+                        goto fail;
+        }
+        r = id_map_set(&slot->vm->slots->by_id[slot->spec.as_id], slot->spec.id, slot);
+        if (r < 0)
+                goto fail;
+
+        count_slot(slot, 1);
+        return 0;
+
+fail:
+        (void) leave_places(slot, i);
+        return r;
+}
+
+/* What a change has unlinked links again without memory; see interval_withdraw(). */
+static void slot_link_again(Slot *slot) {
+        int r = slot_link(slot);
+
+        assert(r == 0);
+        (void) r;
+}
+
+/* True if slot_tidy() is to be called later. */
+static bool slot_unlink(Slot *slot) {
+        (void) id_map_set(&slot->vm->slots->by_id[slot->spec.as_id], slot->spec.id, NULL);
+        count_slot(slot, (size_t) -1);
+        return leave_places(slot, count_places(slot));
+}
+
+/* Gives back the memory that the indexes keep around a slot that was in them. */
+static void slot_tidy(const Slot *slot) {
+        size_t n = count_places(slot);
+
+        for (size_t i = 0; i < n; i++) {
+                Place place = slot_place(slot, i);
+
+                interval_tidy(place.tree, place.item, place.start);
+        }
 }
 
 /* Frees a slot that is in no index. */
@@ -78,8 +133,8 @@ static void slot_discard(Slot *slot) {
         if (!slot)
                 return;
 
-        for (size_t i = 0; i < slot->n_showings; i++)
-                file_unref(slot->vm->registry, slot->showings[i].file);
+        for (size_t i = slot_count_showings(slot); i-- > 0;)
+                file_unref(slot->vm->registry, slot_showing(slot, i).file);
         free(slot);
 }
 
@@ -87,20 +142,20 @@ Slot *slot_free(Slot *slot) {
         if (!slot)
                 return NULL;
 
-        slot_unlink(slot);
+        if (slot_unlink(slot))
+                slot_tidy(slot);
         slot_discard(slot);
         return NULL;
 }
 
-/* Takes the reference to the file. */
-static void add_showing(Slot *slot, File *file, uint64_t offset, uint64_t at, uint64_t size, bool private_side) {
-        slot->showings[slot->n_showings++] = (SlotShowing) {
-                .node = { .start = offset, .last = offset + size - 1 },
-                .slot = slot,
-                .file = file,
-                .at = at,
-                .private_side = private_side,
-        };
+SlotTable *slot_table_free(SlotTable *table) {
+        if (!table)
+                return NULL;
+
+        for (uint32_t as_id = 0; as_id < ADDRESS_SPACES_MAX; as_id++)
+                id_map_done(&table->by_id[as_id]);
+        free(table);
+        return NULL;
 }
 
 static int add_run(Slot *slot, const MappedRun *run) {
@@ -116,7 +171,13 @@ static int add_run(Slot *slot, const MappedRun *run) {
         if (r < 0)
                 return r;
         file->is_guest_memfd |= run->kind == MAPPED_GUEST_MEMFD;
-        add_showing(slot, file, run->offset, run->hva - spec->hva, run->size, /* private_side= */ false);
+        slot->runs[slot->n_runs++] = (SlotRun) {
+                .slot = slot,
+                .file = file,
+                .offset = run->offset,
+                .size = run->size,
+                .at = run->hva - spec->hva,
+        };
         return 0;
 }
 
@@ -128,78 +189,85 @@ static int slot_new(VM *vm, const SlotSpec *spec, Slot **ret) {
 
         assert(!mapping || !spec->backing);
 
-        slot = calloc(1, sizeof(Slot) + (n_runs + !!spec->backing + !!spec->guest_memfd) * sizeof(SlotShowing));
+        slot = calloc(1, sizeof(Slot) + n_runs * sizeof(SlotRun));
         if (!slot)
                 return -ENOMEM;
         slot->vm = vm;
         slot->spec = *spec;
         slot->spec.mapping = NULL;
+        slot->shows_backing = spec->backing != NULL;
 
+        if (spec->guest_memfd)
+                file_ref(spec->guest_memfd->file);
         if (spec->backing)
-                add_showing(slot, file_ref(spec->backing->file), spec->offset, /* at= */ 0, spec->size,
-                            /* private_side= */ false);
+                file_ref(spec->backing->file);
         for (size_t i = 0; i < n_runs; i++)
                 if (add_run(slot, &mapping->runs[i]) < 0) {
                         slot_discard(slot);
                         return -ENOMEM;
                 }
-        if (spec->guest_memfd)
-                add_showing(slot, file_ref(spec->guest_memfd->file), spec->guest_memfd_offset, /* at= */ 0, spec->size,
-                            /* private_side= */ true);
-
         *ret = slot;
         return 0;
 }
 
-Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id) {
-        IntervalNode *node = interval_first_overlap(&vm->slots->by_id, slot_key(as_id, id), 1);
+int slot_enter_mm(VM *vm, Mm *mm) {
+        Slot *slot, *failed;
 
-        return node ? slot_of(node, by_id) : NULL;
+        for (slot = slot_first(vm); slot; slot = slot_next(vm, slot->spec.as_id, slot->spec.id))
+                if (interval_insert(&mm->slots, slot, slot->spec.hva, slot->spec.size) < 0)
+                        break;
+
+        failed = slot;
+        if (!failed)
+                mm = vm->mm;
+        for (slot = slot_first(vm); slot != failed; slot = slot_next(vm, slot->spec.as_id, slot->spec.id))
+                interval_remove(&mm->slots, slot, slot->spec.hva);
+        return failed ? -ENOMEM : 0;
+}
+
+Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id) {
+        return as_id < ADDRESS_SPACES_MAX ? id_map_get(&vm->slots->by_id[as_id], id) : NULL;
+}
+
+static Slot *first_from(VM *vm, uint32_t as_id, uint32_t id) {
+        for (; as_id < ADDRESS_SPACES_MAX; as_id++, id = 0) {
+                Slot *slot = id_map_next(&vm->slots->by_id[as_id], id);
+
+                if (slot)
+                        return slot;
+        }
+
+        return NULL;
 }
 
 Slot *slot_first(VM *vm) {
-        IntervalNode *node = interval_first(&vm->slots->by_id);
-
-        return node ? slot_of(node, by_id) : NULL;
+        return first_from(vm, 0, 0);
 }
 
 Slot *slot_next(VM *vm, uint32_t as_id, uint32_t id) {
-        uint64_t key = slot_key(as_id, id);
-        IntervalNode *node;
-
-        if (key == UINT64_MAX)
+        if (as_id >= ADDRESS_SPACES_MAX)
                 return NULL;
-
-        node = interval_lower_bound(&vm->slots->by_id, key + 1);
-        return node ? slot_of(node, by_id) : NULL;
+        return id < UINT32_MAX ? first_from(vm, as_id, id + 1) : first_from(vm, as_id + 1, 0);
 }
 
 size_t slot_count(const VM *vm) {
         return vm->slots->n_slots;
 }
 
-Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size) {
-        IntervalNode *node = interval_first_overlap(&vm->slots->by_gpa[as_id], gpa, size);
-
-        return node ? slot_of(node, by_gpa) : NULL;
+Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size, IntervalCursor *ret_cursor) {
+        return interval_first_overlap(&vm->slots->by_gpa[as_id], gpa, size, ret_cursor);
 }
 
-Slot *slot_next_at_gpa(const Slot *slot, uint64_t gpa, uint64_t size) {
-        IntervalNode *node = interval_next_overlap(&slot->by_gpa, gpa, size);
-
-        return node ? slot_of(node, by_gpa) : NULL;
+Slot *slot_next_at_gpa(IntervalCursor *cursor) {
+        return interval_next_overlap(cursor);
 }
 
-Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size) {
-        IntervalNode *node = interval_first_overlap(&mm->slots, hva, size);
-
-        return node ? slot_of(node, by_hva) : NULL;
+Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size, IntervalCursor *ret_cursor) {
+        return interval_first_overlap(&mm->slots, hva, size, ret_cursor);
 }
 
-Slot *slot_next_at_hva(const Slot *slot, uint64_t hva, uint64_t size) {
-        IntervalNode *node = interval_next_overlap(&slot->by_hva, hva, size);
-
-        return node ? slot_of(node, by_hva) : NULL;
+Slot *slot_next_at_hva(IntervalCursor *cursor) {
+        return interval_next_overlap(cursor);
 }
 
 /* ---- judging ---- */
@@ -256,29 +324,42 @@ static int judge_spec(VM *vm, SlotSpec *spec, Verdict *verdict) {
 
 /* A slot that took the place of another one. Both are NULL if nothing changed. */
 typedef struct Change {
-        Slot *old; /* in no index, but not freed yet; NULL if there was none */
-        Slot *new; /* NULL if the slot was deleted */
+        Slot *old;   /* in no index, but not freed yet; NULL if there was none */
+        Slot *new;   /* NULL if the slot was deleted */
+        bool untidy; /* the indexes keep memory for the one that is in them no more */
 } Change;
 
 static bool is_change(const Change *change) {
         return change->old || change->new;
 }
 
+/* Last one first. The two change their roles. */
 static void change_undo(Change *change) {
-        slot_free(change->new);
+        Slot *undone = change->new;
+
+        change->untidy = undone && slot_unlink(undone);
         if (change->old)
-                slot_link(change->old);
-        *change = (Change) {};
+                slot_link_again(change->old);
+        *change = (Change) { .old = undone, .new = change->old, .untidy = change->untidy };
+}
+
+/* Once all are kept, or all are undone. */
+static void change_done(Change *change) {
+        if (change->untidy)
+                slot_tidy(change->old);
+        slot_discard(change->old);
 }
 
 /* A dry run must leave no trace, so what is remembered for good is remembered here. */
 static void change_keep(Change *change) {
-        slot_discard(change->old);
-        for (size_t i = 0; change->new && i < change->new->n_showings; i++) {
-                File *file = change->new->showings[i].file;
+        size_t n = change->new ? slot_count_showings(change->new) : 0;
+
+        for (size_t i = 0; i < n; i++) {
+                File *file = slot_showing(change->new, i).file;
 
                 file->was_at_zero |= file->n_at_zero > 0;
         }
+        change_done(change);
 }
 
 /* What KVM ignores is not remembered either. */
@@ -296,34 +377,45 @@ static SlotSpec spec_normalize(const VM *vm, const SlotSpec *spec) {
         return s;
 }
 
-static bool showing_equal(const SlotShowing *a, const SlotShowing *b) {
-        return a->file == b->file && a->node.start == b->node.start && a->node.last == b->node.last &&
-               a->at == b->at && a->private_side == b->private_side;
-}
-
 /* Of one slot of a VM. */
 static bool slot_equal(const Slot *a, const Slot *b) {
+        size_t n = slot_count_showings(a);
+
         if (a->spec.flags != b->spec.flags || a->spec.gpa != b->spec.gpa || a->spec.size != b->spec.size ||
-            a->spec.hva != b->spec.hva || a->n_showings != b->n_showings)
+            a->spec.hva != b->spec.hva || slot_count_showings(b) != n)
                 return false;
-        for (size_t i = 0; i < a->n_showings; i++)
-                if (!showing_equal(&a->showings[i], &b->showings[i]))
+        for (size_t i = 0; i < n; i++) {
+                SlotShowing x = slot_showing(a, i), y = slot_showing(b, i);
+
+                if (!showing_equal(&x, &y))
                         return false;
+        }
         return true;
 }
 
-/* Takes the new slot. */
-static Change replace(Slot *self, Slot *new) {
+/* Takes the new slot, but for -ENOMEM: then nothing changed. */
+static int replace(Slot *self, Slot *new, Change *ret) {
+        Change change = { .old = self, .new = new };
+        int r;
+
         if (self && new && slot_equal(self, new)) {
                 slot_discard(new);
-                return (Change) {};
+                *ret = (Change) {};
+                return 0;
         }
 
         if (self)
-                slot_unlink(self);
-        if (new)
-                slot_link(new);
-        return (Change) { .old = self, .new = new };
+                change.untidy = slot_unlink(self);
+        r = new ? slot_link(new) : 0;
+        if (r < 0) {
+                if (self)
+                        slot_link_again(self);
+                slot_tidy(new);
+                return r;
+        }
+
+        *ret = change;
+        return 0;
 }
 
 /* Judges one spec and, unless it is denied, makes the change, which the caller keeps or undoes. */
@@ -345,8 +437,10 @@ static int try(VM *vm, const SlotSpec *spec, Verdict *verdict, Change *ret_chang
                 return r;
         }
 
-        *ret_change = replace(self, new);
-        return 0;
+        r = replace(self, new, ret_change);
+        if (r < 0)
+                slot_discard(new);
+        return r;
 }
 
 int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed) {
@@ -384,12 +478,13 @@ int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdi
         keep = r == 0 && apply_all && accepted;
         for (i = 0; changed && r == 0 && i < n; i++)
                 changed[i] = keep && is_change(&changes[i]);
-        if (keep)
-                for (i = 0; i < done; i++)
+        for (i = done; !keep && i > 0; i--)
+                change_undo(&changes[i - 1]);
+        for (i = 0; i < done; i++)
+                if (keep)
                         change_keep(&changes[i]);
-        else
-                while (done > 0)
-                        change_undo(&changes[--done]);
+                else
+                        change_done(&changes[i]);
 
         free(changes);
         if (r == 0)

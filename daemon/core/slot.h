@@ -111,25 +111,22 @@ typedef struct SlotSpec {
 
 typedef struct Slot Slot;
 
-/* A range of a file that a slot shows, in the index of that file. */
-typedef struct SlotShowing {
-        IntervalNode node; /* by byte of the file */
+/* A range of a file that was seen at a slot's hva. */
+typedef struct SlotRun {
         Slot *slot;
         File *file;
-        uint64_t at; /* where the slot shows it, from its start */
-        bool private_side;
-} SlotShowing;
+        uint64_t offset, size; /* of the file */
+        uint64_t at;           /* where the slot shows it, from its start */
+} SlotRun;
 
 struct Slot {
         VM *vm;
         SlotSpec spec;
 
-        /* private to core/ */
-        IntervalNode by_id;  /* in the table, [as_id << 32 | id, + 1) */
-        IntervalNode by_gpa; /* in the table's address space, by guest physical address */
-        IntervalNode by_hva; /* in the VM's Mm */
-        size_t n_showings;
-        SlotShowing showings[]; /* the shared side in order of its bytes, then the private side */
+        /* private to core/: see core/showing.c */
+        uint32_t n_runs;
+        bool shows_backing; /* all of the shared side is spec.backing, and there are no runs */
+        SlotRun runs[];     /* else: what the shared side shows of files, in order of its bytes */
 };
 
 /* What a slot has in common with another one, or with itself. VM and backing are borrowed: read them before
@@ -199,10 +196,12 @@ Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);
 Slot *slot_first(VM *vm);
 Slot *slot_next(VM *vm, uint32_t as_id, uint32_t id);
 size_t slot_count(const VM *vm);
+/* How many ranges of files the slot shows. */
+size_t slot_count_showings(const Slot *slot);
 /* Slots of one address space that have a byte in common with the range, in order of guest physical address. Since no
  * two of them have one in common with each other, a walk may go on from the end of the last one instead. */
-Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size);
-Slot *slot_next_at_gpa(const Slot *slot, uint64_t gpa, uint64_t size);
+Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size, IntervalCursor *ret_cursor);
+Slot *slot_next_at_gpa(IntervalCursor *cursor);
 
 /* KVM's rules alone, in KVM's order (kernel-facts 1.3): fills verdict if they refuse. Returns true if they accept. */
 bool kvm_rules_accept(VM *vm, const SlotSpec *spec, Verdict *verdict);

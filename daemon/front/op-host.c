@@ -150,12 +150,13 @@ static Slot *next_in_range(Stream *stream, VM *vm) {
                 stream->from = stream->start;
         }
         for (; stream->as_id < ADDRESS_SPACES_MAX; stream->as_id++, stream->from = stream->start) {
+                IntervalCursor cursor;
                 uint64_t slot_end;
                 Slot *slot;
 
                 if (stream->from == stream->end)
                         continue;
-                slot = slot_first_at_gpa(vm, stream->as_id, stream->from, stream->end - stream->from);
+                slot = slot_first_at_gpa(vm, stream->as_id, stream->from, stream->end - stream->from, &cursor);
                 if (!slot)
                         continue;
                 slot_end = slot->spec.gpa + slot->spec.size;

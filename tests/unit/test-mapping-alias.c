@@ -60,7 +60,7 @@ static void declared_and_mapped_in_pieces(void **state) {
         (void) state;
         assert_ok(f.vm, .size = 4 * P, .hva = HVA, .backing = f.ram,
                   SEE(backing_at(HVA, 1, f.ram, 0), backing_at(HVA + 2 * P, 2, f.ram, 2)));
-        assert_int_equal(slot_find(f.vm, 0, 0)->n_showings, 1);
+        assert_int_equal(slot_count_showings(slot_find(f.vm, 0, 0)), 1);
 }
 
 static void declared_and_not_mapped_yet(void **state) {
@@ -444,7 +444,7 @@ static void patchwork_set_again(void **state) {
         assert_ok(f.vm, .gpa = 0, .size = 8 * P, .hva = HVA,
                   SEE(backing_at(HVA, 2, f.ram, 0), file_at(HVA + 4 * P, 2, FOREIGN, 7)));
         assert_true(f.changed);
-        assert_int_equal(slot_find(f.vm, 0, 0)->n_showings, 2);
+        assert_int_equal(slot_count_showings(slot_find(f.vm, 0, 0)), 2);
 }
 
 static void patchwork_that_moves_to_another_process(void **state) {
