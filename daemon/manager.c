@@ -583,6 +583,15 @@ int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) 
 
 /* ---- slots ---- */
 
+static bool is_backing(dev_t dev, ino_t ino, MappedKind *ret, void *userdata) {
+        const Backing *backing = registry_find_file(userdata, dev, ino);
+
+        if (!backing)
+                return false;
+        *ret = backing->kind == BACKING_GUEST_MEMFD ? MAPPED_GUEST_MEMFD : MAPPED_FILE;
+        return true;
+}
+
 int service_look_at_slot(VM *vm, SlotSpec *spec) {
         MappedRun runs[MAPPING_RUNS_MAX];
         Mapping seen = { .runs = runs }, *kept;
@@ -590,7 +599,7 @@ int service_look_at_slot(VM *vm, SlotSpec *spec) {
 
         if (!vmm || spec->size == 0)
                 return 0;
-        seen.n_runs = mapping_read(&vmm->mappings, spec->hva, spec->size, runs);
+        seen.n_runs = mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, vm->registry, runs);
         spec->mapping = &seen;
         slot_spec_resolve(vm->registry, spec);
         if (!spec->mapping)

@@ -46,7 +46,7 @@ typedef struct Area {
         bool shared;
         dev_t dev;
         ino_t ino;
-        const char *name;
+        const char *name; /* NULL: ask for it */
 } Area;
 
 void mapping_reader_open(pid_t pid, MappingReader *ret) {
@@ -80,16 +80,10 @@ static bool is_guest_memfd(const char *name) {
         return strcmp(name, "anon_inode:[kvm-gmem]") == 0 || strcmp(name, "/[kvm-gmem] (deleted)") == 0;
 }
 
-static MappedKind kind_of(const Area *area) {
-        uint64_t end;
-
-        if (area->ino == 0 || __builtin_add_overflow(area->offset, area->end - area->start, &end))
-                return MAPPED_MEMORY;
-        if (is_guest_memfd(area->name))
+static MappedKind kind_by_name(const char *name) {
+        if (is_guest_memfd(name))
                 return MAPPED_GUEST_MEMFD;
-        if (!file_is_memory(area->name))
-                return MAPPED_MEMORY;
-        return area->shared ? MAPPED_FILE : MAPPED_COPY;
+        return file_is_memory(name) ? MAPPED_FILE : MAPPED_MEMORY;
 }
 
 static bool goes_on(const MappedRun *run, const MappedRun *next) {
@@ -103,13 +97,49 @@ static bool goes_on(const MappedRun *run, const MappedRun *next) {
 
 typedef struct Collection {
         uint64_t start, end;
+        int fd;
+        MappingKnownFile known;
+        void *userdata;
         MappedRun *runs;
         size_t n, n_areas;
 } Collection;
 
+static int query(int fd, uint64_t at, char *name, size_t name_size, ProcmapQuery *ret) {
+        *ret = (ProcmapQuery) {
+                .size = sizeof(*ret),
+                .query_flags = PROCMAP_COVERING_OR_NEXT_VMA,
+                .query_addr = at,
+                .vma_name_size = (uint32_t) name_size,
+                .vma_name_addr = (uint64_t) (uintptr_t) name,
+        };
+        return ioctl(fd, PROCMAP_QUERY_IOCTL, ret) < 0 ? -errno : 0;
+}
+
+/* What is there may have changed since the area was found; then it counts as memory. */
+static MappedKind kind_by_query(int fd, const Area *area) {
+        char name[PATH_MAX];
+        ProcmapQuery q;
+
+        if (query(fd, area->start, name, sizeof(name), &q) < 0 || q.vma_start != area->start || q.inode != area->ino ||
+            q.vma_name_size == 0)
+                return MAPPED_MEMORY;
+        return kind_by_name(name);
+}
+
+static MappedKind kind_of(const Collection *c, const Area *area) {
+        MappedKind kind;
+        uint64_t end;
+
+        if (area->ino == 0 || __builtin_add_overflow(area->offset, area->end - area->start, &end))
+                return MAPPED_MEMORY;
+        if (!c->known || !c->known(area->dev, area->ino, &kind, c->userdata))
+                kind = area->name ? kind_by_name(area->name) : kind_by_query(c->fd, area);
+        return kind == MAPPED_FILE && !area->shared ? MAPPED_COPY : kind;
+}
+
 /* False if that was enough. The area has a byte in common with the range. */
 static bool collect(Collection *c, const Area *area) {
-        MappedRun run = { .kind = kind_of(area) };
+        MappedRun run = { .kind = kind_of(c, area) };
 
         run.hva = range_common(c->start, c->end - c->start, area->start, area->end - area->start, &run.size);
         if (run.kind != MAPPED_MEMORY) {
@@ -125,33 +155,28 @@ static bool collect(Collection *c, const Area *area) {
 }
 
 /* Negative if the kernel does not have the query. */
-static int query(int fd, Collection *c) {
+static int query_all(Collection *c) {
         uint64_t at = c->start;
 
         while (at < c->end) {
-                char name[PATH_MAX];
-                ProcmapQuery q = {
-                        .size = sizeof(q),
-                        .query_flags = PROCMAP_COVERING_OR_NEXT_VMA,
-                        .query_addr = at,
-                        .vma_name_size = sizeof(name),
-                        .vma_name_addr = (uint64_t) (uintptr_t) name,
-                };
-                Area area = { .name = name };
+                ProcmapQuery q;
+                Area area;
+                int r;
 
-                if (ioctl(fd, PROCMAP_QUERY_IOCTL, &q) < 0)
+                r = query(c->fd, at, /* name= */ NULL, 0, &q);
+                if (r < 0)
                         /* ENOENT: nothing is mapped from here on. ESRCH: the address space is gone. */
-                        return errno == ENOTTY ? -errno : 0;
+                        return r == -ENOTTY ? r : 0;
                 if (q.vma_start >= c->end)
                         return 0;
-                if (q.vma_name_size == 0)
-                        name[0] = 0;
-                area.start = q.vma_start;
-                area.end = q.vma_end;
-                area.offset = q.vma_offset;
-                area.shared = q.vma_flags & PROCMAP_VMA_SHARED;
-                area.dev = makedev(q.dev_major, q.dev_minor);
-                area.ino = q.inode;
+                area = (Area) {
+                        .start = q.vma_start,
+                        .end = q.vma_end,
+                        .offset = q.vma_offset,
+                        .shared = q.vma_flags & PROCMAP_VMA_SHARED,
+                        .dev = makedev(q.dev_major, q.dev_minor),
+                        .ino = q.inode,
+                };
                 if (!collect(c, &area))
                         return 0;
                 at = q.vma_end;
@@ -176,8 +201,8 @@ static bool parse_line(char *line, Area *ret) {
         return ret->start < ret->end;
 }
 
-static void read_text(int fd, Collection *c) {
-        _cleanup_close_ int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+static void read_text(Collection *c) {
+        _cleanup_close_ int copy = fcntl(c->fd, F_DUPFD_CLOEXEC, 3);
         _cleanup_free_ char *line = NULL;
         _cleanup_fclose_ FILE *f = NULL;
         size_t size = 0;
@@ -187,7 +212,7 @@ static void read_text(int fd, Collection *c) {
         if (!f)
                 return;
         TAKE_FD(copy);
-        rewind(f); /* the copy has the offset in common with fd */
+        rewind(f); /* the copy has the offset in common with it */
         for (unsigned n = 0; n < MAPPING_LINES_MAX && getline(&line, &size, f) >= 0; n++) {
                 if (!parse_line(line, &area) || area.end <= c->start)
                         continue;
@@ -196,15 +221,16 @@ static void read_text(int fd, Collection *c) {
         }
 }
 
-size_t mapping_read(MappingReader *reader, uint64_t hva, uint64_t size, MappedRun runs[static MAPPING_RUNS_MAX]) {
-        Collection c = { .start = hva, .runs = runs };
+size_t mapping_read(MappingReader *reader, uint64_t hva, uint64_t size, MappingKnownFile known, void *userdata,
+                    MappedRun runs[static MAPPING_RUNS_MAX]) {
+        Collection c = { .start = hva, .fd = reader->fd, .known = known, .userdata = userdata, .runs = runs };
 
         if (reader->fd < 0 || !range_valid(hva, size))
                 return 0;
         c.end = hva + size;
         if (reader->can_query)
-                reader->can_query = query(reader->fd, &c) >= 0;
+                reader->can_query = query_all(&c) >= 0;
         if (!reader->can_query)
-                read_text(reader->fd, &c);
+                read_text(&c);
         return c.n;
 }

@@ -29,6 +29,11 @@ typedef struct MappingReader {
 void mapping_reader_open(pid_t pid, MappingReader *ret);
 void mapping_reader_done(MappingReader *reader);
 
+/* Whether the caller knows the file, and then as what a shared mapping of it counts. The kernel takes half as long
+ * again to say what a file is called, which is how the others are told apart. */
+typedef bool (*MappingKnownFile)(dev_t dev, ino_t ino, MappedKind *ret, void *userdata);
+
 /* What is mapped in [hva, hva + size): runs in order of their addresses, clipped to the range, and joined where one
  * goes on in the next. Returns how many, at most MAPPING_RUNS_MAX; 0 as well if the answer cannot be had. */
-size_t mapping_read(MappingReader *reader, uint64_t hva, uint64_t size, MappedRun runs[static MAPPING_RUNS_MAX]);
+size_t mapping_read(MappingReader *reader, uint64_t hva, uint64_t size, MappingKnownFile known, void *userdata,
+                    MappedRun runs[static MAPPING_RUNS_MAX]);

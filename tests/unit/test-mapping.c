@@ -29,6 +29,7 @@ static struct {
         struct stat file;
         MappedRun runs[MAPPING_RUNS_MAX];
         size_t n;
+        MappingKnownFile known;
 } f;
 
 static int setup(bool can_query) {
@@ -62,6 +63,7 @@ static int teardown(void **state) {
         munmap(f.base, PAGES * f.page);
         f.fd = safe_close(f.fd);
         mapping_reader_done(&f.reader);
+        f.known = NULL;
         return 0;
 }
 
@@ -76,7 +78,8 @@ static void map(size_t page, size_t n, int fd, int flags, size_t file_page) {
 static void look(size_t page, size_t n) {
         bool can_query = f.reader.can_query;
 
-        f.n = mapping_read(&f.reader, (uint64_t) (uintptr_t) f.base + page * f.page, n * f.page, f.runs);
+        f.n = mapping_read(&f.reader, (uint64_t) (uintptr_t) f.base + page * f.page, n * f.page, f.known, NULL,
+                           f.runs);
         if (!can_query)
                 assert_false(f.reader.can_query);
 }
@@ -164,6 +167,25 @@ static void device(void **state) {
         assert_int_equal(f.runs[0].kind, MAPPED_MEMORY);
 }
 
+static bool know_everything(dev_t dev, ino_t ino, MappedKind *ret, void *userdata) {
+        assert_int_equal(dev, f.file.st_dev);
+        assert_int_equal(ino, f.file.st_ino);
+        assert_null(userdata);
+        *ret = MAPPED_GUEST_MEMFD;
+        return true;
+}
+
+static void file_that_the_caller_knows(void **state) {
+        (void) state;
+        f.known = know_everything;
+        map(0, 1, f.fd, MAP_SHARED, 0);
+        map(1, 1, -1, MAP_PRIVATE | MAP_ANONYMOUS, 0);
+        look(0, 2);
+        assert_int_equal(f.n, 2);
+        assert_run(0, MAPPED_GUEST_MEMFD, 0, 1, 0);
+        assert_run(1, MAPPED_MEMORY, 1, 1, 0);
+}
+
 static void mappings_that_go_on_are_one_run(void **state) {
         (void) state;
         map(0, 8, f.fd, MAP_SHARED, 0);
@@ -199,9 +221,9 @@ static void no_more_than_the_limit(void **state) {
 
 static void ranges_that_are_none(void **state) {
         (void) state;
-        assert_int_equal(mapping_read(&f.reader, 0, 0, f.runs), 0);
-        assert_int_equal(mapping_read(&f.reader, UINT64_MAX - f.page, 2 * f.page, f.runs), 0);
-        assert_int_equal(mapping_read(&f.reader, UINT64_C(1) << 62, UINT64_C(1) << 62, f.runs), 0);
+        assert_int_equal(mapping_read(&f.reader, 0, 0, NULL, NULL, f.runs), 0);
+        assert_int_equal(mapping_read(&f.reader, UINT64_MAX - f.page, 2 * f.page, NULL, NULL, f.runs), 0);
+        assert_int_equal(mapping_read(&f.reader, UINT64_C(1) << 62, UINT64_C(1) << 62, NULL, NULL, f.runs), 0);
 }
 
 static void changes_are_seen(void **state) {
@@ -237,11 +259,11 @@ static void process_that_has_ended(void **state) {
         }
         mapping_reader_open(pid, &reader);
         reader.can_query = can_query;
-        assert_int_equal(mapping_read(&reader, (uint64_t) (uintptr_t) f.base, f.page, f.runs), 1);
+        assert_int_equal(mapping_read(&reader, (uint64_t) (uintptr_t) f.base, f.page, NULL, NULL, f.runs), 1);
         close(pipe_fds[0]);
         close(pipe_fds[1]);
         assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_int_equal(mapping_read(&reader, (uint64_t) (uintptr_t) f.base, f.page, f.runs), 0);
+        assert_int_equal(mapping_read(&reader, (uint64_t) (uintptr_t) f.base, f.page, NULL, NULL, f.runs), 0);
         mapping_reader_done(&reader);
 }
 
@@ -251,7 +273,7 @@ static void process_that_cannot_be_read(void **state) {
         (void) state;
         mapping_reader_open(0, &reader); /* there is no /proc/0 */
         assert_true(reader.fd < 0);
-        assert_int_equal(mapping_read(&reader, (uint64_t) (uintptr_t) f.base, f.page, f.runs), 0);
+        assert_int_equal(mapping_read(&reader, (uint64_t) (uintptr_t) f.base, f.page, NULL, NULL, f.runs), 0);
         mapping_reader_done(&reader);
 }
 
@@ -269,6 +291,7 @@ int main(void) {
                 BOTH(kinds),
                 BOTH(shared_memory_without_a_file),
                 BOTH(device),
+                BOTH(file_that_the_caller_knows),
                 BOTH(mappings_that_go_on_are_one_run),
                 BOTH(mappings_that_do_not_go_on),
                 BOTH(no_more_than_the_limit),
