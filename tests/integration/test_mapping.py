@@ -21,11 +21,24 @@ PR_SET_DUMPABLE = 4
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
 
+mapped = []
+
+
+@pytest.fixture(autouse=True)
+def unmap():
+    """Later tests look at the mappings of this process too."""
+    yield
+    for address, size in mapped:
+        libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
+    mapped.clear()
+
+
 def map_at(fd, size=MIB, offset=0, flags=SHARED, address=None):
-    """The address; it stays mapped as long as the process lives."""
+    """The address; it stays mapped until the test ends."""
     at = libc.mmap(address, size, READ_WRITE, flags | (FIXED if address else 0), fd, offset)
     if at == memory.MAP_FAILED:
         raise OSError(ctypes.get_errno(), "mmap")
+    mapped.append((at, size))
     return at
 
 
