@@ -235,6 +235,31 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 DOC("The slots."),
                 OUTPUT_OF(slots, ListedSlot, ARRAY));
 
+static SD_VARLINK_DEFINE_METHOD(
+                SetMemoryAttributes,
+                DOC("The VM."),
+                INPUT(vm, STRING, 0),
+                DOC("Guest physical address of the first byte; a multiple of the page size."),
+                INPUT(guestPhysAddr, INT, 0),
+                DOC("Bytes; a multiple of the page size, and not 0."),
+                INPUT(memorySize, INT, 0),
+                DOC("True: KVM_MEMORY_ATTRIBUTE_PRIVATE. False: shared, as all addresses are at first."),
+                INPUT(private, BOOL, 0),
+                DOC("The parts of the range that were private before, in order of address: what to set again if the ioctl fails."),
+                OUTPUT_OF(wasPrivate, GuestRange, ARRAY));
+
+static SD_VARLINK_DEFINE_METHOD_FULL(
+                ListMemory,
+                SD_VARLINK_SUPPORTS_MORE,
+                DOC("The VM."),
+                INPUT(vm, STRING, 0),
+                DOC("Only guest addresses from here on; 0 if not given."),
+                INPUT(guestPhysAddr, INT, OPTIONAL),
+                DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
+                INPUT(memorySize, INT, OPTIONAL),
+                DOC("The guest's memory, in order of address space and guest address. Addresses without a slot are left out if they are shared."),
+                OUTPUT_OF(memory, GuestMemory, ARRAY));
+
 static SD_VARLINK_DEFINE_METHOD_FULL(
                 Subscribe,
                 SD_VARLINK_REQUIRES_MORE,
@@ -414,6 +439,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
                 TYPE(ListedSlot, "A live slot and its VM."),
                 TYPE(MappedKind, "What a VMM has mapped."),
+                TYPE(GuestRange, "A range of guest addresses."),
+                TYPE(GuestMemory, "Guest addresses that are alike: one slot or none, and one side live."),
                 TYPE(Conflict, "One other slot that shows the same guest frames, or the same bytes of memory."),
                 TYPE(Advice, "Something about an accepted slot that costs the guest speed."),
                 TYPE(Verdict, "What became of a slot, or would, and why."),
@@ -436,6 +463,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(SetSlots, "Declares a whole table of slots, all or nothing."),
                 METHOD(CheckSlots, "The verdicts that SetSlots would give, without any effect."),
                 METHOD(ListSlots, "Lists the slots that the caller may see, in order of VM name, address space and slot id. The filters can be combined."),
+                METHOD(SetMemoryAttributes, "Declares guest addresses private or shared, as KVM_SET_MEMORY_ATTRIBUTES does, with the same rules: it needs no slot, and outlives slots. Call it before the ioctl. All is shared again when the VMM exits. Nothing is given back to the host by it, neither here nor in KVM."),
+                METHOD(ListMemory, "Lists what the guest has at its addresses: which slot, which side is live, and how much memory each side takes. A list that costs the kernel much counting comes in several messages; without more it is the error org.varlink.service.ExpectedMore then."),
                 METHOD(Subscribe, "Streams events of the VMs that the caller may see. The first message is an event of kind subscribed."),
 
 #define ERROR(name, errno_value, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,

@@ -429,6 +429,31 @@ int privmem_guest_memfd_flags(int kvm_vm_fd, uint64_t *ret_flags);
 int privmem_guest_memfd_create(privmem_vm *vm, int kvm_vm_fd, const char *name, uint64_t size, uint64_t flags,
                                int *ret_fd);
 
+/* ---- private and shared memory ------------------------------------------------------------------------- */
+
+/* Attributes of guest addresses; the values are KVM's. */
+enum {
+        PRIVMEM_MEMORY_ATTRIBUTE_PRIVATE = 1 << 3, /* KVM_MEMORY_ATTRIBUTE_PRIVATE; without it they are shared */
+};
+
+/* Makes guest addresses private or shared, in privmemd and in KVM: asks whether the VM can have the attribute, declares
+ * it, then calls KVM_SET_MEMORY_ATTRIBUTES; if that fails, the declaration becomes what it was before. The old side
+ * keeps its memory: give it back with privmem_backing_punch(), or fallocate(2) on the file.
+ *
+ * kvm_vm_fd              made by KVM_CREATE_VM in this process.
+ * guest_phys_addr, size  multiples of the page size; size is not 0.
+ * attributes             0 or PRIVMEM_MEMORY_ATTRIBUTE_PRIVATE.
+ *
+ * -EBADF: kvm_vm_fd is negative. -EINVAL: another attribute, or the range is empty, not made of pages, or wraps around.
+ * -EOPNOTSUPP: this VM cannot have private memory: KVM_CAP_MEMORY_ATTRIBUTES lacks the attribute, which only some types
+ * of VMs have; privmemd was told nothing. -EDQUOT: too many separate private ranges. Otherwise KVM's errno, and
+ * privmem_error_name() is NULL. */
+int privmem_memory_attributes_set(privmem_vm *vm, int kvm_vm_fd, uint64_t guest_phys_addr, uint64_t size,
+                                  uint64_t attributes);
+
+/* Tells privmemd alone: for a VMM that calls the ioctl itself, after this. */
+int privmem_memory_attributes_declare(privmem_vm *vm, uint64_t guest_phys_addr, uint64_t size, uint64_t attributes);
+
 /* ---- events -------------------------------------------------------------------------------------------- */
 
 /* Something that happened. The strings are the handle's and valid until its next call. */

@@ -125,6 +125,14 @@ uint64_t service_resident(Service *service, const Backing *backing) {
         return bytes;
 }
 
+bool service_can_count_ranges(Service *service) {
+        return service->memory.cachestat;
+}
+
+int service_resident_range(Service *service, const Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret) {
+        return memory_file_resident_range(&service->memory, holding_of(backing)->fd, backing->kind, offset, size, ret);
+}
+
 /* Makes the backing of a file; fd is taken on success. *ret is set for CORE_E_… too. */
 static int hold(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret) {
         Holding *holding;

@@ -52,8 +52,8 @@ struct VM {
         uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
         SlotTable *slots;
         AttributeMap private_ranges; /* of guest addresses */
-        Mm *mm;         /* never NULL: a private one until a VMM attaches */
-        void *userdata; /* the manager's */
+        Mm *mm;                      /* never NULL: a private one until a VMM attaches */
+        void *userdata;              /* the manager's */
 
         /* private to core/ */
         void *backings_by_name;    /* tsearch(3) tree of Backing */

@@ -68,6 +68,7 @@ struct Stream {
         uid_t uid;
         StreamFill fill;
         bool subscriber;
+        bool is_costly;             /* one message of it is enough for one turn of the event loop */
         Cursor only_vm;             /* "": all */
         Cursor only_backing, of_vm; /* "": all */
         Cursor vm, backing;         /* "": at the beginning */

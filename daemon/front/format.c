@@ -437,7 +437,8 @@ int format_host(Service *service, sd_json_variant **ret) {
                 UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
                 UNSIGNED("addressSpaces", registry->kvm.address_spaces),
                 UNSIGNED("sharesPerBacking", SHARES_PER_BACKING_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
-                UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX), UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
+                UNSIGNED("privateRangesPerVM", PRIVATE_RANGES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
+                UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
                 UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)
                 return r;

@@ -57,5 +57,9 @@ void service_forget_look(SlotSpec *spec);
 
 /* Bytes in memory now; 0 if the kernel does not say. */
 uint64_t service_resident(Service *service, const Backing *backing);
+/* Whether the kernel counts resident bytes of a part of a file; never of huge pages. */
+bool service_can_count_ranges(Service *service);
+/* Bytes of [offset, offset + size) in memory now. -EOPNOTSUPP if the kernel does not say. */
+int service_resident_range(Service *service, const Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret);
 /* F_SEAL_… */
 unsigned service_seals(const Backing *backing);
