@@ -52,7 +52,7 @@ def test_varlinkctl_lists_the_methods(daemon):
 
 def test_varlinkctl_call(daemon):
     assert call(daemon, "RegisterVM", name="web1")["created"] is True
-    assert call(daemon, "AllocateBacking", vm="web1", name="ram0", size=4096)["backing"]["size"] == 4096
+    assert call(daemon, "AllocateBacking", vm="web1", name="ram0", size=4096)["created"] is True
     assert [vm["name"] for vm in call(daemon, "ListVMs")["vms"]] == ["web1"]
 
 
@@ -103,7 +103,8 @@ def test_python_has_every_method(remote, daemon):
 
 def test_python_calls(remote):
     assert remote.RegisterVM("web1")["vm"]["state"] == "registered"
-    assert remote.AllocateBacking(vm="web1", name="ram0", size=1 << 20)["backing"]["kind"] == "memfd"
+    assert remote.AllocateBacking(vm="web1", name="ram0", size=1 << 20)["created"] is True
+    assert remote.ListBackings()["backings"][0]["kind"] == "memfd"
     slot = {"slotId": 0, "guestPhysAddr": 0, "memorySize": 4096, "userspaceAddr": 1 << 32, "backing": "ram0"}
     assert remote.SetSlot("web1", slot)["verdict"]["outcome"] == "ok"
     assert remote.ListSlots()["slots"][0]["slot"]["backing"] == "ram0"

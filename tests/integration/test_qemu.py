@@ -123,7 +123,7 @@ def test_qemu_of_an_ordinary_user_runs_on_a_backing(alice, boot):
     machine = boot(user.ALICE, backing.fd)
     with open(f"/proc/{machine.pid}/status", encoding="ascii") as file:
         assert f"Uid:\t{user.ALICE}\t" in file.read()
-    assert "rw-s" in machine.mappings(backing["backing"]["inode"])
+    assert "rw-s" in machine.mappings(alice.backing()["inode"])
     wait_until(lambda: resident(alice) > 0, 30, "that the firmware touched its memory")
     assert machine.command("query-kvm")["enabled"] == machine.has_kvm
     assert machine.command("query-status")["status"] == "running"
