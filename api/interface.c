@@ -253,7 +253,7 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("The VM."),
                 INPUT(vm, STRING, 0),
-                DOC("Only guest addresses from here on; 0 if not given."),
+                DOC("Only guest addresses from here on; 0 if not given. The range is widened to whole pages."),
                 INPUT(guestPhysAddr, INT, OPTIONAL),
                 DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
                 INPUT(memorySize, INT, OPTIONAL),

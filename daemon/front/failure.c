@@ -236,6 +236,13 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                              safe(f->object, a)),
                             STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
         case API_E_NameConflict:
+                if (strcmp(f->field, "access") == 0)
+                        return SEND(
+                                link, f,
+                                ("%s is shared with that VM already, with access %s where %s was asked for. Reclaim it first.",
+                                 f->object, f->present, f->requested),
+                                STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
+                                STRING("requested", f->requested));
                 return SEND(
                         link, f,
                         ("%s is there already, with %s %s where %s was asked for. Use another name, or release it first.",

@@ -272,6 +272,15 @@ static int fill_memory(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("memory", array));
 }
 
+/* Slots, attributes and what can be counted are made of pages. The last page of all has none of them. */
+static void widen_to_pages(Stream *stream, uint64_t page_size) {
+        uint64_t end;
+
+        stream->start &= ~(page_size - 1);
+        if (!__builtin_add_overflow(stream->end, page_size - 1, &end))
+                stream->end = end & ~(page_size - 1);
+}
+
 int op_list_memory(Call *call) {
         struct {
                 const char *vm;
@@ -296,6 +305,7 @@ int op_list_memory(Call *call) {
         r = call_parse_range(call, p.gpa, p.size, &stream, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
+        widen_to_pages(&stream, call->registry->page_size);
         strcpy(stream.only_vm, call->vm->name);
         stream.from = stream.start;
         return stream_start(call, &stream);

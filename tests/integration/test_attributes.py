@@ -236,6 +236,20 @@ def test_offsets(sides, client):
     assert one.counts(guestPhysAddr=16 * MIB, memorySize=PAGE) == (PAGE, PAGE, PAGE)
 
 
+@pytest.mark.parametrize("gpa, size, pages", [(PAGE + 1, 6000, (1, 3)), (2 * PAGE - 1, 2, (1, 3)), (0, 1, (0, 1)),
+                                              (3 * PAGE - 1, 1, (2, 3)), (1, LAST - 1, (0, 256))])
+def test_range_is_widened_to_pages(sides, gpa, size, pages):
+    one = sides(MIB)
+    fill(one.shared, 0, 2 * PAGE)
+    fill(one.private, PAGE, 2 * PAGE)
+    listed = one.client.call("ListMemory", vm="web1", guestPhysAddr=gpa, memorySize=size)["memory"]
+    assert [(entry["guestPhysAddr"], entry["memorySize"]) for entry in listed] == [
+        (pages[0] * PAGE, (pages[1] - pages[0]) * PAGE)]
+    inside = set(range(*pages))
+    assert one.counts(guestPhysAddr=gpa, memorySize=size) == tuple(
+        PAGE * len(inside & side) for side in ({0, 1}, {1, 2}, {1}))
+
+
 def test_scattered_pages(sides):
     """Every page is asked for in the end; the answer comes in several messages, and no turn takes long."""
     one = sides(32 * MIB)
