@@ -112,13 +112,20 @@ static bool dump_fields(FILE *out, const sd_varlink_symbol *symbol, sd_varlink_f
         return any;
 }
 
+static const char *right_words(const char *right) {
+        if (strcmp(right, "VM_OWNER") == 0)
+                return "the VM's owner and root";
+        if (strcmp(right, "VM_PEER") == 0)
+                return "the VM's owner, the owners of VMs that a backing of it is shared with, and root";
+        return "everybody";
+}
+
 static void dump_method(FILE *out, const sd_varlink_symbol *symbol, const char *comment) {
         const OperationRow *row = find_operation(symbol->name);
 
         heading(out, symbol->name, '-');
         fprintf(out, "%s\n\n", comment);
-        fprintf(out, "Callers: %s.%s%s\n\n",
-                strcmp(row->right, "VM_OWNER") == 0 ? "the VM's owner and root" : "everybody",
+        fprintf(out, "Callers: %s.%s%s\n\n", right_words(row->right),
                 symbol->symbol_flags & SD_VARLINK_REQUIRES_MORE ? " Needs ``more``." :
                 symbol->symbol_flags & SD_VARLINK_SUPPORTS_MORE ? " Takes ``more``." :
                                                                   "",

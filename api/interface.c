@@ -17,358 +17,7 @@
 #define OPTIONAL SD_VARLINK_NULLABLE
 #define ARRAY SD_VARLINK_ARRAY
 
-/* ---- enums ---- */
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                BackingKind,
-                DOC("Ordinary anonymous shared memory, memfd_create(2)."),
-                VALUE(memfd),
-                DOC("A memfd of huge pages, reserved from the host's pool when it is allocated."),
-                VALUE(hugetlb),
-                DOC("A KVM guest_memfd. Only the VMM can create one; it is adopted, never allocated."),
-                VALUE(guest_memfd));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                BackingOrigin,
-                DOC("privmemd created the file."),
-                VALUE(allocated),
-                DOC("A VMM created the file and donated a duplicate."),
-                VALUE(adopted));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                Access,
-                DOC("The file descriptor can be mapped for reading and writing."),
-                VALUE(read_write),
-                DOC("The file descriptor can only be mapped for reading, and another uid than the owner cannot turn it into more."),
-                VALUE(read_only));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                ExitPolicy,
-                DOC("When the VMM exits, the VM is unregistered and its memory freed; but if a slot of another VM shows some of it, the VM is retained."),
-                VALUE(release),
-                DOC("When the VMM exits, its slots are withdrawn and its backings are kept until they are released."),
-                VALUE(retain));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                AliasPolicy,
-                DOC("An alias that no rule allows is refused."),
-                VALUE(enforce),
-                DOC("An alias that no rule allows is recorded and reported, but the slot is set."),
-                VALUE(observe));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                NumaPolicy,
-                DOC("Pages come from the given nodes only."),
-                VALUE(bind),
-                DOC("Pages come from the given node while it has any, then from the others."),
-                VALUE(preferred),
-                DOC("Pages come from the given nodes in turn."),
-                VALUE(interleave));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                VMState,
-                DOC("Registered; no VMM has attached yet."),
-                VALUE(registered),
-                DOC("A living VMM is attached."),
-                VALUE(attached),
-                DOC("The VMM has exited and the memory is kept."),
-                VALUE(retained));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                SlotFlag,
-                DOC("KVM_MEM_LOG_DIRTY_PAGES"),
-                VALUE(log_dirty_pages),
-                DOC("KVM_MEM_READONLY"),
-                VALUE(readonly),
-                DOC("KVM_MEM_GUEST_MEMFD: guestMemfd and guestMemfdOffset name the private side of the slot."),
-                VALUE(guest_memfd));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                Outcome,
-                DOC("No page of the slot appears anywhere else."),
-                VALUE(ok),
-                DOC("Pages appear elsewhere too, and a rule allows it."),
-                VALUE(allowed),
-                DOC("KVM would refuse the slot, or pages appear elsewhere and no rule allows it."),
-                VALUE(refused));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                SlotRule,
-                DOC("KVM: the slot id or the address space is out of range."),
-                VALUE(slot_id),
-                DOC("KVM: a flag is unknown, or the flags exclude each other."),
-                VALUE(flags),
-                DOC("KVM: memorySize is not a multiple of the page size, or too large."),
-                VALUE(memory_size),
-                DOC("KVM: guestPhysAddr is not a multiple of the page size, or the range wraps around or ends above what a guest can address."),
-                VALUE(guest_phys_addr),
-                DOC("KVM: userspaceAddr is not a multiple of the page size, or the range does not lie in user space."),
-                VALUE(userspace_addr),
-                DOC("KVM: guestMemfdOffset is not a multiple of the page size, or the range wraps around."),
-                VALUE(guest_memfd_offset),
-                DOC("KVM: there is no such slot to delete."),
-                VALUE(no_such_slot),
-                DOC("KVM: a slot with a guest_memfd can only be deleted."),
-                VALUE(guest_memfd_immutable),
-                DOC("KVM: size, user space address, READONLY and GUEST_MEMFD of a live slot cannot change; delete it first."),
-                VALUE(slot_immutable),
-                DOC("KVM: the guest physical range overlaps another slot of the same address space."),
-                VALUE(gfn_overlap),
-                DOC("KVM: guestMemfd does not name a guest_memfd."),
-                VALUE(not_guest_memfd),
-                DOC("KVM: a guest_memfd can only be bound in the VM that it was created for."),
-                VALUE(foreign_guest_memfd),
-                DOC("The range does not lie inside the file. KVM up to 7.1 lets some of these pass."),
-                VALUE(beyond_backing),
-                DOC("KVM: the range of the guest_memfd is already bound by another slot of the VM."),
-                VALUE(binding_overlap),
-                DOC("Alias rule 1: the same guest address in another address space of the same VM is no alias."),
-                VALUE(same_frame),
-                DOC("Alias rule 2: private memory must not appear twice."),
-                VALUE(private_alias),
-                DOC("Alias rule 3: both slots are read-only."),
-                VALUE(rom_shadow),
-                DOC("Alias rule 4: the VMM shows its own device memory twice, through one mapping."),
-                VALUE(vmm_window),
-                DOC("Alias rule 5: one mapping of guest memory in two address spaces of the same VM."),
-                VALUE(address_space_transit),
-                DOC("Alias rule 6: the SMRAM window of a q35 machine."),
-                VALUE(smram_window),
-                DOC("Alias rule 7: the owner of the backing declared the share."),
-                VALUE(declared_share),
-                DOC("Alias rule 8: one page at two guest frames, and nothing allows it."),
-                VALUE(undeclared_alias),
-                DOC("Each alias alone would be allowed, but there are more than aliasesPerSlot of them."),
-                VALUE(too_many_aliases));
-
-static SD_VARLINK_DEFINE_ENUM_TYPE(
-                EventKind,
-                DOC("The first message of a subscription: sequence is that of the newest event so far."),
-                VALUE(subscribed),
-                DOC("Events between since and this one are lost: list everything again."),
-                VALUE(gap),
-                DOC("A VM was registered."),
-                VALUE(vm_registered),
-                DOC("A VMM was attached to the VM; pid says which."),
-                VALUE(vm_attached),
-                DOC("The VMM's process has ended; the exit policy has been applied."),
-                VALUE(vmm_exited),
-                DOC("A VM was forgotten; freedBytes says what it gave back."),
-                VALUE(vm_unregistered),
-                DOC("privmemd created a backing."),
-                VALUE(backing_allocated),
-                DOC("A VMM donated a backing."),
-                VALUE(backing_adopted),
-                DOC("A range of a backing was given back."),
-                VALUE(backing_punched),
-                DOC("A backing was given back and forgotten."),
-                VALUE(backing_released),
-                DOC("A file descriptor of the backing was handed out; access and peerUID say how and to whom."),
-                VALUE(backing_granted),
-                DOC("A slot was created, moved, or got other flags."),
-                VALUE(slot_set),
-                DOC("A slot was deleted."),
-                VALUE(slot_deleted),
-                DOC("A slot was set although pages of it appear elsewhere: a rule or the alias policy observe allows it."),
-                VALUE(alias_reported),
-                DOC("A slot was refused; the verdict says why."),
-                VALUE(slot_refused));
-
-/* ---- structs ---- */
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                HugePagePool,
-                DOC("Page size in bytes."),
-                FIELD(pageSize, INT, 0),
-                DOC("NUMA node, or null for the sum over the host."),
-                FIELD(node, INT, OPTIONAL),
-                DOC("Bytes in the pool, in use or not."),
-                FIELD(total, INT, 0),
-                DOC("Bytes that no page table or file uses."),
-                FIELD(free, INT, 0),
-                DOC("Bytes of the free ones that are promised to somebody; known for the host only."),
-                FIELD(reserved, INT, OPTIONAL));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                HostFeatures,
-                DOC("/dev/kvm can be opened by privmemd."),
-                FIELD(kvm, BOOL, 0),
-                DOC("KVM_CAP_GUEST_MEMFD"),
-                FIELD(guestMemfd, BOOL, 0),
-                DOC("KVM_CAP_GUEST_MEMFD_FLAGS: bit 0 mmap, bit 1 initially shared."),
-                FIELD(guestMemfdFlags, INT, 0),
-                DOC("cachestat(2), which the resident bytes of a guest_memfd come from; without it they are 0."),
-                FIELD(cachestat, BOOL, 0),
-                DOC("memfds are sealed against execution (MFD_NOEXEC_SEAL)."),
-                FIELD(noexecSeal, BOOL, 0),
-                DOC("Huge page sizes that the kernel knows, in bytes."),
-                FIELD(hugePageSizes, INT, ARRAY));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                HostLimits,
-                DOC("VMs of one owner uid."),
-                FIELD(vmsPerUID, INT, 0),
-                DOC("Backings of one VM."),
-                FIELD(backingsPerVM, INT, 0),
-                DOC("Slots of one VM in one address space, as KVM_CAP_NR_MEMSLOTS has it."),
-                FIELD(slotsPerAddressSpace, INT, 0),
-                DOC("Address spaces of a VM."),
-                FIELD(addressSpaces, INT, 0),
-                DOC("Slots that may show memory of one slot too, where a rule allows it."),
-                FIELD(aliasesPerSlot, INT, 0),
-                DOC("Slots in one call of SetSlots or CheckSlots."),
-                FIELD(slotsPerCall, INT, 0),
-                DOC("Connections of one uid."),
-                FIELD(connectionsPerUID, INT, 0),
-                DOC("Subscriptions of one uid."),
-                FIELD(subscribersPerUID, INT, 0));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                VM,
-                DOC("Name, unique in what it belongs to."),
-                FIELD(name, STRING, 0),
-                DOC("UUID in the usual form, if the client gave one."),
-                FIELD(uuid, STRING, OPTIONAL),
-                DOC("The uid that may have the VM's file descriptors and set its slots."),
-                FIELD(ownerUID, INT, 0),
-                DOC("Whether a VMM runs it."),
-                FIELD_OF(state, VMState, 0),
-                DOC("What becomes of the memory when the VMM exits."),
-                FIELD_OF(exitPolicy, ExitPolicy, 0),
-                DOC("What a refused alias does."),
-                FIELD_OF(aliasPolicy, AliasPolicy, 0),
-                DOC("Process id of the attached VMM, as privmemd sees it. For people; privmemd itself holds a pidfd."),
-                FIELD(pid, INT, OPTIONAL),
-                DOC("Number of backings."),
-                FIELD(backings, INT, 0),
-                DOC("Number of slots in all address spaces."),
-                FIELD(slots, INT, 0),
-                DOC("Sum of the sizes of the backings, in bytes."),
-                FIELD(promisedBytes, INT, 0),
-                DOC("Bytes of them that are in memory now."),
-                FIELD(residentBytes, INT, 0));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                Backing,
-                DOC("The VM that owns the backing."),
-                FIELD(vm, STRING, 0),
-                DOC("Name, unique in what it belongs to."),
-                FIELD(name, STRING, 0),
-                DOC("What kind of file it is."),
-                FIELD_OF(kind, BackingKind, 0),
-                DOC("Who created the file."),
-                FIELD_OF(origin, BackingOrigin, 0),
-                DOC("Bytes; it never changes."),
-                FIELD(size, INT, 0),
-                DOC("Bytes of one page of the file."),
-                FIELD(pageSize, INT, 0),
-                DOC("st_dev and st_ino: the identity of the file while privmemd holds it, and what /proc/PID/maps shows."),
-                FIELD(device, INT, 0),
-                DOC("st_ino; see device."),
-                FIELD(inode, INT, 0),
-                DOC("Seals on the file: seal, shrink, grow, write, future_write, exec. Empty for a guest_memfd, whose size cannot change anyway."),
-                FIELD(seals, STRING, ARRAY),
-                DOC("NUMA policy set on the file, if one was asked for."),
-                FIELD_OF(numaPolicy, NumaPolicy, OPTIONAL),
-                DOC("The nodes of that policy."),
-                FIELD(numaNodes, INT, ARRAY | OPTIONAL),
-                DOC("Bytes that are in memory now."),
-                FIELD(residentBytes, INT, 0),
-                DOC("Number of slots that show the backing."),
-                FIELD(slots, INT, 0));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                Slot,
-                DOC("Slot id, 0 to 32763: bits 0 to 15 of KVM's slot."),
-                FIELD(slotId, INT, 0),
-                DOC("Address space, 0 or 1: bits 16 to 31 of KVM's slot. 0 if not given; 1 is x86 SMM."),
-                FIELD(addressSpace, INT, OPTIONAL),
-                DOC("Flags; none if not given."),
-                FIELD_OF(flags, SlotFlag, ARRAY | OPTIONAL),
-                DOC("Guest physical address of the first byte; a multiple of the page size."),
-                FIELD(guestPhysAddr, INT, 0),
-                DOC("Bytes; a multiple of the page size. 0 deletes the slot."),
-                FIELD(memorySize, INT, 0),
-                DOC("Address of the first byte in the VMM; a multiple of the page size. 0 if not given."),
-                FIELD(userspaceAddr, INT, OPTIONAL),
-                DOC("The backing that is mapped at userspaceAddr. Null for memory that no backing holds, such as a video window."),
-                FIELD(backing, STRING, OPTIONAL),
-                DOC("The VM that owns that backing; the slot's own VM if not given."),
-                FIELD(backingVM, STRING, OPTIONAL),
-                DOC("Byte of the backing that userspaceAddr shows. 0 if not given."),
-                FIELD(backingOffset, INT, OPTIONAL),
-                DOC("The backing of kind guest_memfd that holds the private side; with the flag guest_memfd only."),
-                FIELD(guestMemfd, STRING, OPTIONAL),
-                DOC("Byte of the guest_memfd at guestPhysAddr. 0 if not given."),
-                FIELD(guestMemfdOffset, INT, OPTIONAL));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                ListedSlot,
-                DOC("The VM that the slot belongs to."),
-                FIELD(vm, STRING, 0),
-                DOC("The slot as it was set."),
-                FIELD_OF(slot, Slot, 0));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                Conflict,
-                DOC("The rule for this pair of slots."),
-                FIELD_OF(rule, SlotRule, 0),
-                DOC("The other slot."),
-                FIELD(vm, STRING, 0),
-                DOC("Its slot id."),
-                FIELD(slotId, INT, 0),
-                DOC("Its address space."),
-                FIELD(addressSpace, INT, 0),
-                DOC("Where the other slot shows the bytes in question to its guest."),
-                FIELD(guestPhysAddr, INT, 0),
-                DOC("Where the slot asked for would show them."),
-                FIELD(requestedGuestPhysAddr, INT, 0),
-                DOC("Number of bytes in question."),
-                FIELD(size, INT, 0),
-                DOC("The backing they lie in, and where; null for memory that is known by its mapping alone."),
-                FIELD(backing, STRING, OPTIONAL),
-                DOC("The VM that owns that backing."),
-                FIELD(backingVM, STRING, OPTIONAL),
-                DOC("First byte of them in the backing."),
-                FIELD(backingOffset, INT, OPTIONAL));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                Verdict,
-                DOC("The short form."),
-                FIELD_OF(outcome, Outcome, 0),
-                DOC("The rule that decided; null if nothing was to decide."),
-                FIELD_OF(rule, SlotRule, OPTIONAL),
-                DOC("One sentence for people."),
-                FIELD(reason, STRING, OPTIONAL),
-                DOC("The errno KVM gives for the same slot; 0 if KVM alone would accept it."),
-                FIELD(kernelErrno, INT, 0),
-                DOC("Every slot in conflict, or allowed to share pages."),
-                FIELD_OF(conflicts, Conflict, ARRAY));
-
-static SD_VARLINK_DEFINE_STRUCT_TYPE(
-                Event,
-                DOC("Grows by one with each event, also over a restart of privmemd, after which it goes on far above. The first message has that of the newest event."),
-                FIELD(sequence, INT, 0),
-                DOC("CLOCK_REALTIME, microseconds."),
-                FIELD(timestampUSec, INT, 0),
-                DOC("What happened."),
-                FIELD_OF(kind, EventKind, 0),
-                DOC("The VM that it happened to."),
-                FIELD(vm, STRING, OPTIONAL),
-                DOC("The backing that it happened to."),
-                FIELD(backing, STRING, OPTIONAL),
-                DOC("The slot that was asked for."),
-                FIELD_OF(slot, Slot, OPTIONAL),
-                DOC("The verdict on it, if it says more than ok."),
-                FIELD_OF(verdict, Verdict, OPTIONAL),
-                DOC("What the handed-out file descriptor can do."),
-                FIELD_OF(access, Access, OPTIONAL),
-                DOC("The uid of the caller."),
-                FIELD(peerUID, INT, OPTIONAL),
-                DOC("The process id of the VMM."),
-                FIELD(pid, INT, OPTIONAL),
-                DOC("Bytes freed by a punch, a release or an exit."),
-                FIELD(freedBytes, INT, OPTIONAL));
+#include "types.def"
 
 /* ---- methods ---- */
 
@@ -477,12 +126,36 @@ static SD_VARLINK_DEFINE_METHOD(
                 OUTPUT(created, BOOL, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
-                OpenBacking,
-                DOC("The VM."),
+                ShareBacking,
+                DOC("The VM that owns the backing."),
                 INPUT(vm, STRING, 0),
                 DOC("The name of the backing."),
                 INPUT(backing, STRING, 0),
-                DOC("read_write if not given. A guest_memfd has no read-only form."),
+                DOC("The VM that may show it from now on; its owner may be another uid."),
+                INPUT(peer, STRING, 0),
+                DOC("What the peer may do; read_write if not given."),
+                INPUT_OF(access, Access, OPTIONAL),
+                DOC("False if it was shared with the peer already, with the same access."),
+                OUTPUT(created, BOOL, 0));
+
+static SD_VARLINK_DEFINE_METHOD(
+                ReclaimBacking,
+                DOC("The VM that owns the backing."),
+                INPUT(vm, STRING, 0),
+                DOC("The name of the backing."),
+                INPUT(backing, STRING, 0),
+                DOC("The VM that it was shared with."),
+                INPUT(peer, STRING, 0),
+                DOC("False if it was not shared with the peer."),
+                OUTPUT(reclaimed, BOOL, 0));
+
+static SD_VARLINK_DEFINE_METHOD(
+                OpenBacking,
+                DOC("The VM that owns the backing."),
+                INPUT(vm, STRING, 0),
+                DOC("The name of the backing."),
+                INPUT(backing, STRING, 0),
+                DOC("read_write if not given. A guest_memfd has no read-only form. The owner of a VM that the backing is shared with gets no more than the share allows."),
                 INPUT_OF(access, Access, OPTIONAL),
                 DOC("The backing as it is now."),
                 OUTPUT_OF(backing, Backing, 0),
@@ -514,7 +187,7 @@ static SD_VARLINK_DEFINE_METHOD(
 static SD_VARLINK_DEFINE_METHOD_FULL(
                 ListBackings,
                 SD_VARLINK_SUPPORTS_MORE,
-                DOC("Only this VM's; it is an error if it does not exist."),
+                DOC("Only this VM's; it is an error if it does not exist, or if the caller may see none of its backings."),
                 INPUT(vm, STRING, OPTIONAL),
                 DOC("The backings, in order of VM and name."),
                 OUTPUT_OF(backings, Backing, ARRAY));
@@ -555,8 +228,37 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 INPUT(vm, STRING, OPTIONAL),
                 DOC("Only slots that show this backing of that VM, in whichever VM they are; needs vm."),
                 INPUT(backing, STRING, OPTIONAL),
+                DOC("Only slots that have a byte in common with the guest addresses from here on; then the slots of one address space come in order of guest address."),
+                INPUT(guestPhysAddr, INT, OPTIONAL),
+                DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
+                INPUT(memorySize, INT, OPTIONAL),
                 DOC("The slots."),
                 OUTPUT_OF(slots, ListedSlot, ARRAY));
+
+static SD_VARLINK_DEFINE_METHOD(
+                SetMemoryAttributes,
+                DOC("The VM."),
+                INPUT(vm, STRING, 0),
+                DOC("Guest physical address of the first byte; a multiple of the page size."),
+                INPUT(guestPhysAddr, INT, 0),
+                DOC("Bytes; a multiple of the page size, and not 0."),
+                INPUT(memorySize, INT, 0),
+                DOC("True: KVM_MEMORY_ATTRIBUTE_PRIVATE. False: shared, as all addresses are at first."),
+                INPUT(private, BOOL, 0),
+                DOC("The parts of the range that were private before, in order of address: what to set again if the ioctl fails."),
+                OUTPUT_OF(wasPrivate, GuestRange, ARRAY));
+
+static SD_VARLINK_DEFINE_METHOD_FULL(
+                ListMemory,
+                SD_VARLINK_SUPPORTS_MORE,
+                DOC("The VM."),
+                INPUT(vm, STRING, 0),
+                DOC("Only guest addresses from here on; 0 if not given. The range is widened to whole pages."),
+                INPUT(guestPhysAddr, INT, OPTIONAL),
+                DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
+                INPUT(memorySize, INT, OPTIONAL),
+                DOC("The guest's memory, in order of address space and guest address. Addresses without a slot are left out if they are shared."),
+                OUTPUT_OF(memory, GuestMemory, ARRAY));
 
 static SD_VARLINK_DEFINE_METHOD_FULL(
                 Subscribe,
@@ -666,7 +368,9 @@ static SD_VARLINK_DEFINE_ERROR(
                 DOC("Number of slots that show it."),
                 FIELD(slots, INT, 0),
                 DOC("The living VMM that maps it."),
-                FIELD(pid, INT, OPTIONAL));
+                FIELD(pid, INT, OPTIONAL),
+                DOC("The VM whose slots show it, if only these are counted."),
+                FIELD(peer, STRING, OPTIONAL));
 static SD_VARLINK_DEFINE_ERROR(
                 VMInUse,
                 MESSAGE,
@@ -724,15 +428,21 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(SlotFlag, "Flags of a KVM memslot."),
                 TYPE(Outcome, "The short form of a verdict."),
                 TYPE(SlotRule, "The rule that decided about a slot."),
+                TYPE(AdviceKind, "What could serve a guest better."),
                 TYPE(EventKind, "What happened."),
                 TYPE(HugePagePool, "The huge pages of one size, on one NUMA node or on all."),
                 TYPE(HostFeatures, "What this kernel can do."),
                 TYPE(HostLimits, "Upper limits that privmemd sets."),
                 TYPE(VM, "One guest."),
+                TYPE(Share, "A VM that the owner of a backing lets show it too."),
                 TYPE(Backing, "One file of guest memory."),
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
                 TYPE(ListedSlot, "A live slot and its VM."),
+                TYPE(MappedKind, "What a VMM has mapped."),
+                TYPE(GuestRange, "A range of guest addresses."),
+                TYPE(GuestMemory, "Guest addresses that are alike: one slot or none, and one side live."),
                 TYPE(Conflict, "One other slot that shows the same guest frames, or the same bytes of memory."),
+                TYPE(Advice, "Something about an accepted slot that costs the guest speed."),
                 TYPE(Verdict, "What became of a slot, or would, and why."),
                 TYPE(Event, "Something that happened."),
 
@@ -743,14 +453,18 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(ListVMs, "Lists the VMs that the caller may see: its own, or all for root. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
                 METHOD(AllocateBacking, "Creates a memfd or hugetlb memfd of that size: mode 0600, owned by the VM's owner, sealed against change of size; nothing is populated. The same request again gives the same memory. The reply is short, since the file itself says its size, seals and identity (fstat, F_GET_SEALS); ListBackings has the rest."),
                 METHOD(AdoptBacking, "Takes a duplicate of a memfd or guest_memfd that the VMM made. A memfd must be sealed against shrinking and growing, opened for writing and owned by the VM's owner; its mode becomes 0600."),
-                METHOD(OpenBacking, "Hands out a file descriptor of a backing."),
+                METHOD(ShareBacking, "Lets another VM show a backing: a slot of the peer names it by backing and backingVM, which is then no alias, and the peer's owner may open it. The same request again succeeds; another access is NameConflict: reclaim it first. BackingInUse if it is to be for reading only and a slot of the peer shows it without the flag readonly. A guest_memfd cannot be shared."),
+                METHOD(ReclaimBacking, "Takes a share back. BackingInUse while a slot of the peer shows the backing. It ends what the peer may ask for from now on, and not what it has: a file descriptor that was handed out, and every mapping of it, stays good until the peer closes it or the backing is released. Only a VMM that has exited is sure to have none."),
+                METHOD(OpenBacking, "Hands out a file descriptor of a backing, to the VM's owner or to the owner of a VM that it is shared with."),
                 METHOD(ReleaseBacking, "Gives a backing's memory back to the host at once and forgets it. BackingInUse while a slot shows it or the VMM maps it."),
                 METHOD(PunchBacking, "Gives a range of a backing's memory back to the host. The guest reads zeroes there afterwards."),
-                METHOD(ListBackings, "Lists the backings that the caller may see, as ListVMs does."),
+                METHOD(ListBackings, "Lists the backings that the caller may see, as ListVMs does, and those that are shared with its VMs."),
                 METHOD(SetSlot, "Declares a slot: creates it, moves it, changes its flags, or deletes it (memorySize 0). Call it before the ioctl for a create and after the ioctl for a delete, so that this table always covers KVM's."),
                 METHOD(SetSlots, "Declares a whole table of slots, all or nothing."),
                 METHOD(CheckSlots, "The verdicts that SetSlots would give, without any effect."),
-                METHOD(ListSlots, "Lists the slots that the caller may see, in order of VM name, address space and slot id."),
+                METHOD(ListSlots, "Lists the slots that the caller may see, in order of VM name, address space and slot id. The filters can be combined."),
+                METHOD(SetMemoryAttributes, "Declares guest addresses private or shared, as KVM_SET_MEMORY_ATTRIBUTES does, with the same rules: it needs no slot, and outlives slots. Call it before the ioctl. All is shared again when the VMM exits. Nothing is given back to the host by it, neither here nor in KVM."),
+                METHOD(ListMemory, "Lists what the guest has at its addresses: which slot, which side is live, and how much memory each side takes. A list that costs the kernel much counting comes in several messages; without more it is the error org.varlink.service.ExpectedMore then."),
                 METHOD(Subscribe, "Streams events of the VMs that the caller may see. The first message is an event of kind subscribed."),
 
 #define ERROR(name, errno_value, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,

@@ -3,9 +3,9 @@
 
 /* The contract: io.privmemd.Memory as sd-varlink tables.
  *
- * interface.c holds the tables, and their comments are the API documentation. operations.def has one row a
- * method, errors.def one row an error. Whoever adds a method touches interface.c, operations.def and one
- * op_…() handler in daemon/front; tests/unit/test-api.c names whatever was forgotten. */
+ * interface.c holds the tables, types.def those of enums and structs, and their comments are the API documentation.
+ * operations.def has one row a method, errors.def one row an error. Whoever adds a method touches interface.c,
+ * operations.def and one op_…() handler in daemon/front; tests/unit/test-api.c names whatever was forgotten. */
 
 #include <systemd/sd-varlink-idl.h>
 

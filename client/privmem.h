@@ -259,7 +259,26 @@ int privmem_backing_adopt(privmem_vm *vm, const char *name, int fd, privmem_kind
 /* Asks whether privmem_backing_adopt() would take such memory under that name. Changes nothing. */
 int privmem_backing_admit(privmem_vm *vm, const char *name, privmem_kind kind, uint64_t size);
 
-/* Opens a backing of the VM. A guest_memfd has no read-only form: -EOPNOTSUPP. ret_fd must not be NULL. */
+/* Lets another VM, of the same or of another owner, show the backing in its slots, and its owner open it: on a handle
+ * of the owner's VM, made by privmem_vm_new(). The same again succeeds. With PRIVMEM_ACCESS_READ_ONLY the peer's slots
+ * need PRIVMEM_SLOT_READONLY.
+ *
+ * peer         name of the other VM.
+ * ret_created  false if it was shared with the peer already.
+ *
+ * -EEXIST: it is shared with the peer already, with the other access. -EBUSY: it is to be for reading only, and a slot
+ * of the peer shows it without PRIVMEM_SLOT_READONLY. -EOPNOTSUPP: a guest_memfd, or the VM itself. -EDQUOT. */
+int privmem_backing_share(privmem_vm *vm, const char *name, const char *peer, privmem_access access,
+                          bool *ret_created);
+
+/* Takes a share back. A file descriptor that the peer has got, and what it has mapped, cannot be taken back: it stays
+ * good until the peer lets go of it, or until the backing is released. -EBUSY: a slot of the peer shows it.
+ *
+ * ret_reclaimed  false if it was not shared with the peer. */
+int privmem_backing_reclaim(privmem_vm *vm, const char *name, const char *peer, bool *ret_reclaimed);
+
+/* Opens a backing of the VM, or one that is shared with a VM of the caller's. A guest_memfd has no read-only form:
+ * -EOPNOTSUPP. A memfd of another owner cannot be opened again through /proc/self/fd. ret_fd must not be NULL. */
 int privmem_backing_open(privmem_vm *vm, const char *name, privmem_access access, int *ret_fd,
                          struct privmem_backing *ret);
 
@@ -409,6 +428,31 @@ int privmem_guest_memfd_flags(int kvm_vm_fd, uint64_t *ret_flags);
  * A guest_memfd belongs to one VM of KVM and to no other, ever: it cannot outlive this VMM (Linux 7.3). */
 int privmem_guest_memfd_create(privmem_vm *vm, int kvm_vm_fd, const char *name, uint64_t size, uint64_t flags,
                                int *ret_fd);
+
+/* ---- private and shared memory ------------------------------------------------------------------------- */
+
+/* Attributes of guest addresses; the values are KVM's. */
+enum {
+        PRIVMEM_MEMORY_ATTRIBUTE_PRIVATE = 1 << 3, /* KVM_MEMORY_ATTRIBUTE_PRIVATE; without it they are shared */
+};
+
+/* Makes guest addresses private or shared, in privmemd and in KVM: asks whether the VM can have the attribute, declares
+ * it, then calls KVM_SET_MEMORY_ATTRIBUTES; if that fails, the declaration becomes what it was before. The old side
+ * keeps its memory: give it back with privmem_backing_punch(), or fallocate(2) on the file.
+ *
+ * kvm_vm_fd              made by KVM_CREATE_VM in this process.
+ * guest_phys_addr, size  multiples of the page size; size is not 0.
+ * attributes             0 or PRIVMEM_MEMORY_ATTRIBUTE_PRIVATE.
+ *
+ * -EBADF: kvm_vm_fd is negative. -EINVAL: another attribute, or the range is empty, not made of pages, or wraps around.
+ * -EOPNOTSUPP: this VM cannot have private memory: KVM_CAP_MEMORY_ATTRIBUTES lacks the attribute, which only some types
+ * of VMs have; privmemd was told nothing. -EDQUOT: too many separate private ranges. Otherwise KVM's errno, and
+ * privmem_error_name() is NULL. */
+int privmem_memory_attributes_set(privmem_vm *vm, int kvm_vm_fd, uint64_t guest_phys_addr, uint64_t size,
+                                  uint64_t attributes);
+
+/* Tells privmemd alone: for a VMM that calls the ioctl itself, after this. */
+int privmem_memory_attributes_declare(privmem_vm *vm, uint64_t guest_phys_addr, uint64_t size, uint64_t attributes);
 
 /* ---- events -------------------------------------------------------------------------------------------- */
 

@@ -14,6 +14,7 @@
 #include "front/words.h"
 #include "host/hugepages.h"
 #include "host/kvm.h"
+#include "host/mapping.h"
 #include "host/memory-file.h"
 #include "host/process.h"
 #include "manager.h"
@@ -29,6 +30,7 @@ typedef struct VMM {
         Manager *manager;
         VM *vm;
         Process process;
+        MappingReader mappings;
         uint64_t mm_id;
         sd_event_source *exit;
 } VMM;
@@ -40,6 +42,8 @@ struct Service {
         MemoryHost memory;
         KVMHost kvm;
         uint64_t next_mm_id;
+        AdviceFacts advice;
+        uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
 };
 
 Front *manager_front(Manager *manager) {
@@ -79,6 +83,22 @@ int service_host_report(Service *service, HostReport *ret) {
         return 0;
 }
 
+/* The administrator may change it while we run, which neither inotify(7) nor poll(2) tells. A look for each call would
+ * make the call slower, and a timer would wake an idle host. */
+#define ADVICE_VALID_USEC UINT64_C(10000000)
+
+const AdviceFacts *service_advice_facts(Service *service) {
+        uint64_t now = 0;
+
+        (void) sd_event_now(service->event, CLOCK_MONOTONIC, &now);
+        if (service->advice_looked_up == 0 || now - service->advice_looked_up > ADVICE_VALID_USEC) {
+                service->advice.page_size = (uint64_t) sysconf(_SC_PAGESIZE);
+                service->advice.memfd_page_size = hugepages_of_memfd() ?: service->advice.page_size;
+                service->advice_looked_up = now;
+        }
+        return &service->advice;
+}
+
 /* ---- backings ---- */
 
 static Holding *holding_of(const Backing *backing) {
@@ -103,6 +123,14 @@ uint64_t service_resident(Service *service, const Backing *backing) {
         if (memory_file_resident(&service->memory, holding_of(backing)->fd, backing->kind, &bytes) < 0)
                 return 0;
         return bytes;
+}
+
+bool service_can_count_ranges(Service *service) {
+        return service->memory.cachestat;
+}
+
+int service_resident_range(Service *service, const Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret) {
+        return memory_file_resident_range(&service->memory, holding_of(backing)->fd, backing->kind, offset, size, ret);
 }
 
 /* Makes the backing of a file; fd is taken on success. *ret is set for CORE_E_… too. */
@@ -339,11 +367,23 @@ static uint64_t give_back(Service *service, Backing *backing) {
         return memory_file_punch(holding_of(backing)->fd, 0, backing->size) < 0 ? 0 : resident;
 }
 
+static void reclaim(Service *service, Backing *backing, VM *peer) {
+        backing_unshare(backing, peer);
+        front_publish(service->front, &(Event) {
+                                              .kind = EVENT_BACKING_RECLAIMED,
+                                              .vm = backing->vm,
+                                              .backing = backing,
+                                              .peer_vm = peer,
+                                      });
+}
+
 /* Frees a backing that no slot shows. */
 static uint64_t drop(Service *service, Backing *backing) {
         Holding *holding = holding_of(backing);
         uint64_t freed = give_back(service, backing);
 
+        while (backing->n_shares > 0)
+                reclaim(service, backing, backing->shares[0].vm);
         front_publish(
                 service->front,
                 &(Event) { .kind = EVENT_BACKING_RELEASED, .vm = backing->vm, .backing = backing, .freed = &freed });
@@ -398,9 +438,21 @@ static VMM *vmm_free(VMM *vmm) {
         if (vmm->vm)
                 vmm->vm->userdata = NULL;
         sd_event_source_disable_unref(vmm->exit);
+        mapping_reader_done(&vmm->mappings);
         process_done(&vmm->process);
         free(vmm);
         return NULL;
+}
+
+/* What other VMs share with this one. */
+static void return_shares(Service *service, VM *peer) {
+        Backing *backing;
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &service->registry->vms, vms)
+                TAILQ_FOREACH(backing, &vm->backings, backings)
+                        if (backing_is_shared_with(backing, peer))
+                                reclaim(service, backing, peer);
 }
 
 /* Gives the VM's memory back and forgets it. Its own slots go; slots of other VMs must not show its backings. */
@@ -411,6 +463,7 @@ static uint64_t drop_vm(Service *service, VM *vm) {
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
                 freed += drop(service, backing);
+        return_shares(service, vm);
         front_publish(service->front, &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
         vm_free(vm);
         return freed;
@@ -487,6 +540,13 @@ static int open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failu
         return 0;
 }
 
+static void open_mappings(const Process *process, MappingReader *ret) {
+        mapping_reader_open(process->pid, ret);
+        /* Or else the number may be another process's by now. */
+        if (!process_is_alive(process))
+                mapping_reader_done(ret);
+}
+
 static int attach_new(Manager *manager, VM *vm, const Process *process) {
         VMM *vmm;
         int r;
@@ -496,6 +556,7 @@ static int attach_new(Manager *manager, VM *vm, const Process *process) {
                 return -ENOMEM;
         vmm->manager = manager;
         vmm->process.pidfd = -EBADF;
+        open_mappings(process, &vmm->mappings);
         r = sd_event_add_io(manager->event, &vmm->exit, process->pidfd, EPOLLIN, on_vmm_exit, vmm);
         if (r >= 0)
                 /* Exits before calls: nobody is told of a VMM that is known to be gone. */
@@ -530,6 +591,44 @@ int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) 
         return 0;
 }
 
+/* ---- slots ---- */
+
+static bool is_backing(dev_t dev, ino_t ino, MappedKind *ret, void *userdata) {
+        const Backing *backing = registry_find_file(userdata, dev, ino);
+
+        if (!backing)
+                return false;
+        *ret = backing->kind == BACKING_GUEST_MEMFD ? MAPPED_GUEST_MEMFD : MAPPED_FILE;
+        return true;
+}
+
+int service_look_at_slot(VM *vm, SlotSpec *spec) {
+        MappedRun runs[MAPPING_RUNS_MAX];
+        Mapping seen = { .runs = runs }, *kept;
+        VMM *vmm = vm->userdata;
+
+        if (!vmm || spec->size == 0)
+                return 0;
+        seen.n_runs = mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, vm->registry, runs);
+        spec->mapping = &seen;
+        slot_spec_resolve(vm->registry, spec);
+        if (!spec->mapping)
+                return 0;
+
+        spec->mapping = NULL;
+        kept = malloc(sizeof(Mapping) + seen.n_runs * sizeof(MappedRun));
+        if (!kept)
+                return -ENOMEM;
+        *kept = (Mapping) { .n_runs = seen.n_runs, .runs = memcpy(kept + 1, runs, seen.n_runs * sizeof(MappedRun)) };
+        spec->mapping = kept;
+        return 0;
+}
+
+void service_forget_look(SlotSpec *spec) {
+        free((Mapping *) spec->mapping);
+        spec->mapping = NULL;
+}
+
 /* ---- the manager ---- */
 
 int manager_new(sd_event *event, Manager **ret) {
@@ -544,7 +643,7 @@ int manager_new(sd_event *event, Manager **ret) {
         kvm_host_probe(&manager->kvm);
         r = memory_host_probe(&manager->memory);
         if (r >= 0)
-                r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), kvm_host_max_gpa(), &manager->registry);
+                r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
         if (r >= 0)
                 r = front_new(event, manager, &manager->front);
         if (r < 0) {

@@ -2,6 +2,7 @@
 
 #include "arguments.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <pwd.h>
@@ -132,7 +133,7 @@ static bool read_digits(const char *text, char **ret_end, uint64_t *ret) {
         return true;
 }
 
-int arguments_size(const char *what, const char *text, uint64_t *ret) {
+static bool read_size(const char *text, uint64_t *ret) {
         static const char suffixes[] = "KMGT";
         const char *suffix;
         unsigned shift = 0;
@@ -140,21 +141,61 @@ int arguments_size(const char *what, const char *text, uint64_t *ret) {
         char *end;
 
         if (!read_digits(text, &end, &value))
-                goto invalid;
+                return false;
         if (*end) {
                 suffix = strchr(suffixes, *end);
                 if (!suffix || end[1])
-                        goto invalid;
+                        return false;
                 shift = 10 * (unsigned) (suffix - suffixes + 1);
         }
         if (value > UINT64_MAX >> shift)
-                goto invalid;
+                return false;
 
         *ret = value << shift;
-        return EXIT_OK;
+        return true;
+}
 
-invalid:
+int arguments_size(const char *what, const char *text, uint64_t *ret) {
+        if (read_size(text, ret))
+                return EXIT_OK;
+
         complain("%s \"%s\" is no size: a number of bytes, or one with the suffix K, M, G or T.", what, text);
+        return EXIT_USAGE;
+}
+
+/* Of the first length characters. */
+static bool read_address(const char *text, size_t length, uint64_t *ret) {
+        char copy[32], *end;
+        unsigned long long value;
+
+        if (length == 0 || length >= sizeof(copy))
+                return false;
+        memcpy(copy, text, length);
+        copy[length] = 0;
+
+        if (strncmp(copy, "0x", 2) != 0)
+                return read_size(copy, ret);
+        if (!isxdigit((unsigned char) copy[2]))
+                return false;
+        errno = 0;
+        value = strtoull(copy + 2, &end, 16);
+        if (errno != 0 || *end)
+                return false;
+
+        *ret = value;
+        return true;
+}
+
+int arguments_range(const char *what, const char *text, uint64_t *ret_start, uint64_t *ret_size) {
+        const char *plus = strchrnul(text, '+');
+
+        *ret_size = 1;
+        if (read_address(text, (size_t) (plus - text), ret_start) &&
+            (!*plus || read_address(plus + 1, strlen(plus + 1), ret_size)))
+                return EXIT_OK;
+
+        complain("%s \"%s\" is no range: an address as in 0x100000, and perhaps a size as in 0x100000+2M.", what,
+                 text);
         return EXIT_USAGE;
 }
 

@@ -3,6 +3,7 @@
 /* slots, check */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,18 +54,22 @@ static int print_slots(json_object *slots) {
 }
 
 int verb_slots(Session *s, const Verb *verb, char **arguments) {
-        const char *backing = NULL;
-        const Option options[] = { { "backing", .value = &backing }, {} };
+        const char *backing = NULL, *guest = NULL;
+        const Option options[] = { { "backing", .value = &backing }, { "guest", .value = &guest }, {} };
         json_object *q, *reply = NULL;
+        uint64_t start, size;
         Arguments a;
         int r;
 
         r = verb_parse(s, verb, arguments, options, 1, 1, &a);
         if (r != EXIT_OK || a.answered)
                 return r;
+        if (guest && (r = arguments_range("the guest addresses", guest, &start, &size)) != EXIT_OK)
+                return r;
 
         q = json_object_new_object();
-        if (!json_add_string(q, "vm", a.items[0]) || !json_add_string(q, "backing", backing)) {
+        if (!json_add_string(q, "vm", a.items[0]) || !json_add_string(q, "backing", backing) ||
+            (guest && (!json_add_uint64(q, "guestPhysAddr", start) || !json_add_uint64(q, "memorySize", size)))) {
                 json_object_put(q);
                 q = NULL;
         }
@@ -194,6 +199,20 @@ static void print_conflicts(json_object *slots, json_object *verdicts) {
         }
 }
 
+static void print_advice(json_object *slots, json_object *verdicts) {
+        for (size_t i = 0; i < json_object_array_length(verdicts); i++) {
+                json_object *advice = json_get_array(json_object_array_get_idx(verdicts, i), "advice");
+                uint64_t slot_id = 0;
+
+                (void) json_get_uint64(json_object_array_get_idx(slots, i), "slotId", &slot_id);
+                for (size_t j = 0; advice && j < json_object_array_length(advice); j++) {
+                        const char *message = json_get_string(json_object_array_get_idx(advice, j), "message");
+
+                        printf("slot %" PRIu64 ": advice: %s\n", slot_id, message ? message : "?");
+                }
+        }
+}
+
 int verb_check(Session *s, const Verb *verb, char **arguments) {
         json_object *q, *slots = NULL, *reply = NULL, *verdicts;
         Arguments a;
@@ -218,6 +237,7 @@ int verb_check(Session *s, const Verb *verb, char **arguments) {
         } else if (verdicts) {
                 r = print_verdicts(slots, verdicts);
                 print_conflicts(slots, verdicts);
+                print_advice(slots, verdicts);
         }
         if (r == EXIT_OK && !json_get_bool(reply, "accepted"))
                 r = EXIT_ERROR;

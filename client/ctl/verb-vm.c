@@ -102,11 +102,38 @@ static char *format_numa(json_object *backing) {
         return text;
 }
 
+/* "web2,web3 (read_only)" */
+static char *format_shares(json_object *shares) {
+        char *text = NULL;
+        size_t size;
+        FILE *out;
+
+        if (!shares || json_object_array_length(shares) == 0)
+                return strdup("-");
+
+        out = open_memstream(&text, &size);
+        if (!out)
+                return NULL;
+        for (size_t i = 0; i < json_object_array_length(shares); i++) {
+                json_object *share = json_object_array_get_idx(shares, i);
+                const char *vm = json_get_string(share, "vm"), *access = json_get_string(share, "access");
+
+                fprintf(out, "%s%s", i > 0 ? "," : "", vm ? vm : "?");
+                if (access && strcmp(access, "read_write") != 0)
+                        fprintf(out, " (%s)", access);
+        }
+        if (fclose(out) != 0) {
+                free(text);
+                return NULL;
+        }
+        return text;
+}
+
 static int print_backings(json_object *backings) {
         Table t;
 
         table_init(&t, "BACKING", "KIND", "ORIGIN", ">SIZE", ">PAGE", ">RESIDENT", ">SLOTS", ">DEVICE", ">INODE",
-                   "NUMA", "SEALS", NULL);
+                   "NUMA", "SEALS", "SHARED WITH", NULL);
         for (size_t i = 0; i < json_object_array_length(backings); i++) {
                 json_object *b = json_object_array_get_idx(backings, i);
 
@@ -121,6 +148,7 @@ static int print_backings(json_object *backings) {
                 table_add(&t, format_number_field(b, "inode"));
                 table_add(&t, format_numa(b));
                 table_add(&t, format_array(json_get_array(b, "seals")));
+                table_add(&t, format_shares(json_get_array(b, "shares")));
         }
         return table_print(&t);
 }

@@ -23,7 +23,11 @@ typedef struct Verb {
           "VM BACKING SIZE [--kind=memfd|hugetlb] [--page-size=SIZE]\n" \
           "[--numa=bind|preferred|interleave:NODES]", \
           "allocate memory for a VM") \
-        X(slots, "VM [--backing=BACKING]", "list the slots of a VM, or those that show a backing of it") \
+        X(share, "VM BACKING PEER [--read-only]", "let another VM show a backing too") \
+        X(reclaim, "VM BACKING PEER", "take a share back") \
+        X(slots, "VM [--backing=BACKING] [--guest=ADDRESS[+SIZE]]", \
+          "list the slots of a VM, or those that show a backing of it") \
+        X(memory, "VM [--guest=ADDRESS[+SIZE]]", "show which memory of a guest is private, and what both sides take") \
         X(check, "VM FILE|-", "say whether these slots would be set") \
         X(release, "VM BACKING", "give a backing's memory back to the host") \
         X(unregister, "VM", "forget a VM and release its backings") \

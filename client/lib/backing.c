@@ -170,6 +170,33 @@ int privmem_backing_open(privmem_vm *vm, const char *name, privmem_access access
         return 0;
 }
 
+/* For the methods that answer with one truth. */
+static int call_peer(privmem_vm *vm, const char *method, const char *name, const char *peer, const char *access,
+                     const char *field, bool *ret) {
+        json_object *q = vm_parameters(vm), *reply = NULL;
+        int r;
+
+        if (!json_add_string(q, "backing", name) || !json_add_string(q, "peer", peer) ||
+            !json_add_string(q, "access", access)) {
+                json_object_put(q);
+                q = NULL;
+        }
+
+        r = connection_call(vm->p, method, q, /* fds= */ NULL, /* n_fds= */ 0, /* max_fds= */ 0, &reply);
+        if (r >= 0 && ret)
+                *ret = json_get_bool(reply, field);
+        return r;
+}
+
+int privmem_backing_share(privmem_vm *vm, const char *name, const char *peer, privmem_access access,
+                          bool *ret_created) {
+        return call_peer(vm, "ShareBacking", name, peer, word_of(access_words, access), "created", ret_created);
+}
+
+int privmem_backing_reclaim(privmem_vm *vm, const char *name, const char *peer, bool *ret_reclaimed) {
+        return call_peer(vm, "ReclaimBacking", name, peer, /* access= */ NULL, "reclaimed", ret_reclaimed);
+}
+
 /* For the methods that answer with freedBytes. */
 static int call_freeing(privmem_vm *vm, const char *method, json_object *q, uint64_t *ret_freed) {
         json_object *reply = NULL;

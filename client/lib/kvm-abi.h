@@ -43,15 +43,24 @@ struct kvm_abi_create_guest_memfd {
         uint64_t reserved[6];
 };
 
+struct kvm_abi_memory_attributes {
+        uint64_t address;
+        uint64_t size;
+        uint64_t attributes;
+        uint64_t flags;
+};
+
 /* KVMIO. The number of the first holds the size of the 32-byte structure for …_ext too: that series reads the
  * flags first and copies 64 bytes if KVM_MEM_PRIVATE is set. */
 #define KVM_ABI_SET_USER_MEMORY_REGION  _IOW(0xAE, 0x46, struct kvm_abi_region)
 #define KVM_ABI_SET_USER_MEMORY_REGION2 _IOW(0xAE, 0x49, struct kvm_abi_region2)
 #define KVM_ABI_CREATE_GUEST_MEMFD      _IOWR(0xAE, 0xd4, struct kvm_abi_create_guest_memfd)
+#define KVM_ABI_SET_MEMORY_ATTRIBUTES   _IOW(0xAE, 0xd2, struct kvm_abi_memory_attributes)
 #define KVM_ABI_CHECK_EXTENSION         _IO(0xAE, 0x03)
 
 enum {
         KVM_ABI_CAP_USER_MEMORY2 = 231,
+        KVM_ABI_CAP_MEMORY_ATTRIBUTES = 233,
         KVM_ABI_CAP_GUEST_MEMFD = 234,
         KVM_ABI_CAP_GUEST_MEMFD_FLAGS = 244,
 };
@@ -89,10 +98,17 @@ ASSERT_FIELD(kvm_abi_create_guest_memfd, size, 0, 8);
 ASSERT_FIELD(kvm_abi_create_guest_memfd, flags, 8, 8);
 ASSERT_FIELD(kvm_abi_create_guest_memfd, reserved, 16, 48);
 
+_Static_assert(sizeof(struct kvm_abi_memory_attributes) == 32, "kvm_memory_attributes");
+ASSERT_FIELD(kvm_abi_memory_attributes, address, 0, 8);
+ASSERT_FIELD(kvm_abi_memory_attributes, size, 8, 8);
+ASSERT_FIELD(kvm_abi_memory_attributes, attributes, 16, 8);
+ASSERT_FIELD(kvm_abi_memory_attributes, flags, 24, 8);
+
 /* The four architectures of KVM with another encoding of ioctl numbers have none of the below. */
 #if defined(__x86_64__) || defined(__aarch64__) || defined(__riscv) || defined(__s390x__)
 _Static_assert((uint32_t) KVM_ABI_SET_USER_MEMORY_REGION == 0x4020ae46, "KVM_SET_USER_MEMORY_REGION");
 _Static_assert((uint32_t) KVM_ABI_SET_USER_MEMORY_REGION2 == 0x40a0ae49, "KVM_SET_USER_MEMORY_REGION2");
 _Static_assert((uint32_t) KVM_ABI_CREATE_GUEST_MEMFD == 0xc040aed4, "KVM_CREATE_GUEST_MEMFD");
+_Static_assert((uint32_t) KVM_ABI_SET_MEMORY_ATTRIBUTES == 0x4020aed2, "KVM_SET_MEMORY_ATTRIBUTES");
 _Static_assert((uint32_t) KVM_ABI_CHECK_EXTENSION == 0xae03, "KVM_CHECK_EXTENSION");
 #endif

@@ -2,10 +2,11 @@
 
 /* One page must not appear at two guest frames, unless one of the rules of the design says why it may.
  *
- * A slot shows its guest one or two sides: the shared side at hva, which is a range of an address space and, if the
- * VMM declared it, of a file; and the private side, a range of a guest_memfd. A side is compared with every side of
- * every live slot through the file, whichever VM has the slot, and through the address space: two slots whose hva
- * ranges overlap show the same memory there, whatever files were declared. What both find is one overlap, not two.
+ * A slot shows its guest one or two sides: the shared side at hva, which is a range of an address space and, as far
+ * as it was declared or seen, of one file or several; and the private side, a range of a guest_memfd. A side is
+ * compared with every side of every live slot through the files, whichever VM has the slot, and through the address
+ * space: two slots whose hva ranges overlap show the same memory there, whatever files are known. What both find is
+ * one overlap, not two.
  *
  * A Run is a range of bytes that both slots show. Within it the distance between the two guest addresses, and that
  * between the two hvas, is constant, so one rule fits all of it. */
@@ -21,8 +22,9 @@
 
 typedef struct Question {
         VM *vm;
-        const SlotSpec *spec; /* the slot asked for */
-        const Slot *self;     /* what it replaces, or NULL */
+        const Slot *slot; /* the one asked for, in no index yet */
+        const SlotSpec *spec;
+        const Slot *self; /* what it replaces, or NULL */
         Verdict *verdict;
         size_t n_allowed;
 } Question;
@@ -34,26 +36,43 @@ typedef struct Run {
         uint64_t other_at; /* and in the other one */
         uint64_t size;
         bool same_hva;
-        /* The file that the bytes lie in, as either slot declares it; NULL if it declares none. */
-        Backing *file, *other_file;
+        /* The file that the bytes lie in, as it is known of either slot; NULL if it is not. */
+        const File *file, *other_file;
         uint64_t offset; /* in other_file, or in file if there is no other_file */
 } Run;
 
-static bool is_private(const Backing *file) {
-        return file && file->kind == BACKING_GUEST_MEMFD;
+static bool is_private(const File *file) {
+        return file && file_is_private(file);
 }
 
-static bool may_show(const VM *vm, const Backing *file) {
-        return file->vm == vm || backing_is_shared_with(file, vm);
+/* The slot asked for may be the one that brings the file to guest address 0. */
+static bool is_custody(const Question *q, const File *file) {
+        SlotShowing first;
+
+        if (!file)
+                return false;
+        if (file_is_custody(file) || q->spec->gpa != 0 || slot_count_showings(q->slot) == 0)
+                return file_is_custody(file);
+
+        first = slot_showing(q->slot, 0);
+        return first.file == file && first.at == 0;
 }
 
-/* Every file that is declared for the bytes must be one that both VMs may show. */
+static bool may_show(const VM *vm, const Backing *backing) {
+        return backing->vm == vm || backing_is_shared_with(backing, vm);
+}
+
+/* A file that is no backing has no owner who could share it. */
+static bool both_may_show(const Question *q, const Run *run, const File *file) {
+        return file->backing && may_show(q->vm, file->backing) && may_show(run->vm, file->backing);
+}
+
+/* Every file that is known for the bytes must be one that both VMs may show. */
 static bool is_declared_share(const Question *q, const Run *run) {
         if (!run->file && !run->other_file)
                 return false;
-        if (run->file && !(may_show(q->vm, run->file) && may_show(run->vm, run->file)))
-                return false;
-        return !run->other_file || (may_show(q->vm, run->other_file) && may_show(run->vm, run->other_file));
+        return (!run->file || both_may_show(q, run, run->file)) &&
+               (!run->other_file || both_may_show(q, run, run->other_file));
 }
 
 static bool in_smram_window(uint64_t gpa, uint64_t size) {
@@ -72,7 +91,7 @@ static SlotRule rule_of(const Question *q, const Run *run) {
         if (spec->flags & other->flags & SLOT_READONLY)
                 return RULE_ROM_SHADOW;
         if (same_vm && run->same_hva) {
-                if (!run->file && !run->other_file)
+                if (!is_custody(q, run->file) && !is_custody(q, run->other_file))
                         return RULE_VMM_WINDOW;
                 if (spec->as_id != other->as_id)
                         return RULE_ADDRESS_SPACE_TRANSIT;
@@ -92,6 +111,7 @@ static bool list_is_full(const Verdict *verdict) {
 
 /* Positive if the slot needs no more judging. */
 static int judge_run(Question *q, const Run *run) {
+        const File *file = run->other_file ? run->other_file : run->file;
         Conflict conflict = {
                 .rule = rule_of(q, run),
                 .vm = run->vm,
@@ -100,12 +120,16 @@ static int judge_run(Question *q, const Run *run) {
                 .gpa = run->other->gpa + run->other_at,
                 .requested_gpa = q->spec->gpa + run->at,
                 .size = run->size,
-                .backing = run->other_file ? run->other_file : run->file,
+                .backing = file ? file->backing : NULL,
                 .offset = run->offset,
         };
         bool too_many = false;
         int r;
 
+        if (file && !file->backing) {
+                conflict.dev = file->dev;
+                conflict.ino = file->ino;
+        }
         /* A caller must not be able to make judging its slots as slow as it likes. */
         if (slot_rule_outcome(conflict.rule) == OUTCOME_ALLOWED && ++q->n_allowed > SLOT_ALIASES_MAX) {
                 too_many = true;
@@ -121,53 +145,62 @@ static int judge_run(Question *q, const Run *run) {
         return too_many || list_is_full(q->verdict);
 }
 
-/* A slot may map the very bytes of its guest_memfd that are its private side, each at its own place. */
-static int judge_own_pair(Question *q) {
-        const SlotSpec *spec = q->spec;
-        uint64_t start;
+/* Two showings of one file, whose ranges overlap. */
+static Run common_run(const SlotShowing *a, const SlotShowing *b) {
         Run run = {
-                .vm = q->vm,
-                .other = spec,
-                .file = spec->guest_memfd,
-                .other_file = spec->guest_memfd,
+                .vm = b->slot->vm,
+                .other = &b->slot->spec,
+                .file = a->file,
+                .other_file = b->file,
         };
+        uint64_t start = range_common(a->offset, a->size, b->offset, b->size, &run.size);
 
-        if (!spec->guest_memfd || spec->backing != spec->guest_memfd || spec->offset == spec->guest_memfd_offset ||
-            !range_overlaps(spec->offset, spec->size, spec->guest_memfd_offset, spec->size))
-                return 0;
-
-        start = range_common(spec->offset, spec->size, spec->guest_memfd_offset, spec->size, &run.size);
         run.offset = start;
-        run.at = start - spec->offset;
-        run.other_at = start - spec->guest_memfd_offset;
-        return judge_run(q, &run);
+        run.at = a->at + (start - a->offset);
+        run.other_at = b->at + (start - b->offset);
+        return run;
 }
 
-/* Compares one side of the slot asked for with all that is shown of its file. */
-static int judge_file(Question *q, Backing *file, uint64_t offset, bool private_side) {
-        const SlotSpec *spec = q->spec;
-        SlotShowing *showing;
+/* A slot may map the very bytes of its guest_memfd that are its private side, each at its own place. Anything else
+ * that it shows twice is an alias of its own. */
+static int judge_itself(Question *q) {
+        size_t n = slot_count_showings(q->slot);
         int r;
 
-        for (showing = showing_first(file, offset, spec->size); showing;
-             showing = showing_next(showing, offset, spec->size)) {
-                const SlotSpec *other = &showing->slot->spec;
-                uint64_t other_offset = showing->private_side ? other->guest_memfd_offset : other->offset;
-                Run run = {
-                        .vm = showing->slot->vm,
-                        .other = other,
-                        .file = file,
-                        .other_file = file,
-                };
+        for (size_t i = 0; i < n; i++)
+                for (size_t j = i + 1; j < n; j++) {
+                        SlotShowing a = slot_showing(q->slot, i), b = slot_showing(q->slot, j);
+                        Run run;
 
-                if (showing->slot == q->self)
+                        if (a.file != b.file || !range_overlaps(a.offset, a.size, b.offset, b.size))
+                                continue;
+                        run = common_run(&a, &b);
+                        if (run.at == run.other_at)
+                                continue;
+                        r = judge_run(q, &run);
+                        if (r != 0)
+                                return r;
+                }
+
+        return 0;
+}
+
+/* Compares what the slot asked for shows of a file with all else that is shown of it. */
+static int judge_showing(Question *q, const SlotShowing *showing) {
+        IntervalCursor cursor;
+        SlotShowing other;
+        int r;
+
+        for (other = file_first_showing(showing->file, showing->offset, showing->size, &cursor); other.slot;
+             other = showing_next(&cursor)) {
+                Run run;
+
+                if (other.slot == q->self)
                         continue;
 
-                run.offset = range_common(offset, spec->size, other_offset, other->size, &run.size);
-                run.at = run.offset - offset;
-                run.other_at = run.offset - other_offset;
-                run.same_hva = !private_side && !showing->private_side && run.vm->mm == q->vm->mm &&
-                               spec->hva + run.at == other->hva + run.other_at;
+                run = common_run(showing, &other);
+                run.same_hva = !showing->private_side && !other.private_side && run.vm->mm == q->vm->mm &&
+                               q->spec->hva + run.at == run.other->hva + run.other_at;
                 r = judge_run(q, &run);
                 if (r != 0)
                         return r;
@@ -176,39 +209,84 @@ static int judge_file(Question *q, Backing *file, uint64_t offset, bool private_
         return 0;
 }
 
-/* True if the two slots declare the same byte of the same file at each hva that they have in common. */
-static bool files_agree(const SlotSpec *a, const SlotSpec *b) {
-        return a->backing && a->backing == b->backing && a->offset - a->hva == b->offset - b->hva;
+/* What is known of a byte of a slot's shared side. */
+typedef struct Spot {
+        const File *file; /* NULL: nothing but its address */
+        uint64_t offset;  /* of the byte in the file */
+        uint64_t size;    /* for how many bytes, from this one on, the same holds */
+} Spot;
+
+static Spot spot_at(const Slot *slot, uint64_t at) {
+        size_t low = 0, high = slot_count_shared(slot);
+        SlotShowing s;
+
+        /* The first showing that does not end before the byte. */
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+
+                s = slot_showing(slot, middle);
+                if (at >= s.at && at - s.at >= s.size)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+
+        if (low == slot_count_shared(slot))
+                return (Spot) { .size = slot->spec.size - at };
+        s = slot_showing(slot, low);
+        if (at < s.at)
+                return (Spot) { .size = s.at - at };
+        return (Spot) { .file = s.file, .offset = s.offset + (at - s.at), .size = s.size - (at - s.at) };
+}
+
+static uint64_t least(uint64_t a, uint64_t b) {
+        return a < b ? a : b;
+}
+
+/* A range of addresses that both slots have, cut where what is known of it changes. */
+static int judge_addresses(Question *q, const Slot *other, uint64_t start, uint64_t size) {
+        int r;
+
+        for (uint64_t done = 0, step; done < size; done += step) {
+                uint64_t at = start - q->spec->hva + done, other_at = start - other->spec.hva + done;
+                Spot spot = spot_at(q->slot, at), other_spot = spot_at(other, other_at);
+                Run run = {
+                        .vm = other->vm,
+                        .other = &other->spec,
+                        .at = at,
+                        .other_at = other_at,
+                        .same_hva = true,
+                        .file = spot.file,
+                        .other_file = other_spot.file,
+                        .offset = other_spot.file ? other_spot.offset : spot.offset,
+                };
+
+                step = least(size - done, least(spot.size, other_spot.size));
+                if (spot.file && spot.file == other_spot.file && spot.offset == other_spot.offset)
+                        continue; /* judged as bytes of the file */
+                run.size = step;
+                r = judge_run(q, &run);
+                if (r != 0)
+                        return r;
+        }
+
+        return 0;
 }
 
 static int judge_address_space(Question *q) {
         const SlotSpec *spec = q->spec;
+        IntervalCursor cursor;
         Slot *slot;
         int r;
 
-        for (slot = slot_first_at_hva(q->vm->mm, spec->hva, spec->size); slot;
-             slot = slot_next_at_hva(slot, spec->hva, spec->size)) {
-                const SlotSpec *other = &slot->spec;
-                uint64_t start;
-                Run run = {
-                        .vm = slot->vm,
-                        .other = other,
-                        .same_hva = true,
-                        .file = spec->backing,
-                        .other_file = other->backing,
-                };
+        for (slot = slot_first_at_hva(q->vm->mm, spec->hva, spec->size, &cursor); slot;
+             slot = slot_next_at_hva(&cursor)) {
+                uint64_t start, size;
 
-                if (slot == q->self || files_agree(spec, other))
+                if (slot == q->self)
                         continue;
-
-                start = range_common(spec->hva, spec->size, other->hva, other->size, &run.size);
-                run.at = start - spec->hva;
-                run.other_at = start - other->hva;
-                if (other->backing)
-                        run.offset = other->offset + run.other_at;
-                else if (spec->backing)
-                        run.offset = spec->offset + run.at;
-                r = judge_run(q, &run);
+                start = range_common(spec->hva, spec->size, slot->spec.hva, slot->spec.size, &size);
+                r = judge_addresses(q, slot, start, size);
                 if (r != 0)
                         return r;
         }
@@ -217,21 +295,22 @@ static int judge_address_space(Question *q) {
 }
 
 static int judge_all(Question *q) {
-        const SlotSpec *spec = q->spec;
+        size_t n = slot_count_showings(q->slot);
         int r;
 
-        r = judge_own_pair(q);
-        if (r == 0 && spec->backing)
-                r = judge_file(q, spec->backing, spec->offset, /* private_side= */ false);
-        if (r == 0 && spec->guest_memfd)
-                r = judge_file(q, spec->guest_memfd, spec->guest_memfd_offset, /* private_side= */ true);
+        r = judge_itself(q);
+        for (size_t i = 0; r == 0 && i < n; i++) {
+                SlotShowing showing = slot_showing(q->slot, i);
+
+                r = judge_showing(q, &showing);
+        }
         if (r == 0)
                 r = judge_address_space(q);
         return r;
 }
 
-int alias_judge(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict) {
-        Question q = { .vm = vm, .spec = spec, .self = self, .verdict = verdict };
+int alias_judge(const Slot *slot, const Slot *self, Verdict *verdict) {
+        Question q = { .vm = slot->vm, .slot = slot, .spec = &slot->spec, .self = self, .verdict = verdict };
         int r;
 
         r = judge_all(&q);

@@ -25,6 +25,7 @@ int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret) {
 
 int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         Backing *backing;
+        File *file;
         int admitted;
 
         assert(spec->size > 0);
@@ -55,14 +56,16 @@ int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         backing->ino = spec->ino;
 
         backing->name = strdup(spec->name);
-        if (!backing->name || registry_add_backing(vm->registry, backing) < 0)
+        if (!backing->name || file_ref_by_identity(vm->registry, spec->dev, spec->ino, &file) < 0)
                 goto fail;
         if (vm_add_backing(vm, backing) < 0) {
-                registry_remove_backing(vm->registry, backing);
+                file_unref(vm->registry, file);
                 goto fail;
         }
 
         backing->vm = vm; /* from here on it is in the indexes */
+        registry_add_backing(vm->registry, backing);
+        file_become_backing(file, backing);
         *ret = backing;
         return 0;
 
@@ -75,13 +78,15 @@ Backing *backing_free(Backing *backing) {
         if (!backing)
                 return NULL;
 
-        assert(backing->n_slots == 0 && !backing->showings.root);
+        assert(backing->n_slots == 0);
 
         while (backing->n_shares > 0)
-                backing_unshare(backing, backing->shares[0]);
+                backing_unshare(backing, backing->shares[0].vm);
         if (backing->vm) {
                 registry_remove_backing(backing->vm->registry, backing);
                 vm_remove_backing(backing->vm, backing);
+                backing->file->backing = NULL;
+                file_unref(backing->vm->registry, backing->file);
         }
         free(backing->shares);
         free(backing->name);
@@ -111,46 +116,104 @@ const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
         return NULL;
 }
 
-int backing_share(Backing *backing, VM *peer) {
-        VM **shares;
+size_t backing_count_slots_of(const Backing *backing, const VM *vm) {
+        IntervalCursor cursor;
+        size_t n = 0;
 
-        if (peer == backing->vm || backing_is_shared_with(backing, peer))
+        for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
+                n += s.slot->vm == vm && showing_counts(&s);
+        return n;
+}
+
+static bool is_written_by(const Backing *backing, const VM *vm) {
+        IntervalCursor cursor;
+
+        for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
+                if (s.slot->vm == vm && !(s.slot->spec.flags & SLOT_READONLY))
+                        return true;
+        return false;
+}
+
+static int share(Backing *backing, VM *peer, bool read_only) {
+        const Share *known = backing_find_share(backing, peer);
+        Share *shares;
+
+        if (peer == backing->vm)
                 return 0;
+        if (known)
+                return known->read_only == read_only ? 0 : CORE_E_EXISTS;
+        if (backing->n_shares >= SHARES_PER_BACKING_MAX)
+                return CORE_E_LIMIT;
+        if (read_only && is_written_by(backing, peer))
+                return CORE_E_IN_USE;
 
-        shares = reallocarray(backing->shares, backing->n_shares + 1, sizeof(VM *));
+        shares = reallocarray(backing->shares, backing->n_shares + 1, sizeof(Share));
         if (!shares)
                 return -ENOMEM;
 
-        shares[backing->n_shares++] = peer;
+        shares[backing->n_shares++] = (Share) { .vm = peer, .read_only = read_only };
         backing->shares = shares;
         peer->n_shares_taken++;
         return 0;
+}
+
+int backing_share(Backing *backing, VM *peer) {
+        return share(backing, peer, /* read_only= */ false);
+}
+
+int backing_share_read_only(Backing *backing, VM *peer) {
+        return share(backing, peer, /* read_only= */ true);
 }
 
 void backing_unshare(Backing *backing, VM *peer) {
         size_t i;
 
         for (i = 0; i < backing->n_shares; i++)
-                if (backing->shares[i] == peer) {
+                if (backing->shares[i].vm == peer) {
                         backing->shares[i] = backing->shares[--backing->n_shares];
                         peer->n_shares_taken--;
                         return;
                 }
 }
 
-bool backing_is_shared_with(const Backing *backing, const VM *peer) {
+const Share *backing_find_share(const Backing *backing, const VM *peer) {
         size_t i;
 
         for (i = 0; i < backing->n_shares; i++)
-                if (backing->shares[i] == peer)
-                        return true;
+                if (backing->shares[i].vm == peer)
+                        return &backing->shares[i];
 
-        return false;
+        return NULL;
+}
+
+bool backing_is_shared_with(const Backing *backing, const VM *peer) {
+        return backing_find_share(backing, peer) != NULL;
+}
+
+BackingAccess backing_access_of(const Backing *backing, uid_t uid) {
+        BackingAccess access = ACCESS_NONE;
+        size_t i;
+
+        if (backing->vm->owner == uid)
+                return ACCESS_READ_WRITE;
+
+        for (i = 0; i < backing->n_shares; i++) {
+                const Share *given = &backing->shares[i];
+
+                if (given->vm->owner != uid)
+                        continue;
+                if (!given->read_only)
+                        return ACCESS_READ_WRITE;
+                access = ACCESS_READ_ONLY;
+        }
+        return access;
 }
 
 bool backing_is_shown_by_other(const Backing *backing) {
-        for (SlotShowing *s = showing_first(backing, 0, UINT64_MAX); s; s = showing_next(s, 0, UINT64_MAX))
-                if (s->slot->vm != backing->vm)
+        IntervalCursor cursor;
+
+        for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
+                if (s.slot->vm != backing->vm)
                         return true;
         return false;
 }

@@ -4,7 +4,6 @@
 /* One file of guest memory. Its identity is (st_dev, st_ino), which stays unique while somebody holds the file
  * open; the manager does, from backing_new() to backing_free(). */
 
-#include "core/interval.h"
 #include "core/registry.h"
 
 typedef enum BackingKind {
@@ -42,6 +41,14 @@ typedef struct BackingSpec {
         ino_t ino;
 } BackingSpec;
 
+/* A VM that the owner lets show the backing. */
+typedef struct Share {
+        VM *vm;
+        bool read_only; /* its slots must have SLOT_READONLY */
+} Share;
+
+#define SHARES_PER_BACKING_MAX 64U
+
 struct Backing {
         VM *vm; /* the owner */
         char *name;
@@ -54,12 +61,12 @@ struct Backing {
         dev_t dev;
         ino_t ino;
         size_t n_slots; /* slots of any VM that show it, on the shared or on the private side */
+        Share *shares;  /* in no order */
+        size_t n_shares;
         void *userdata; /* the manager's: its fd */
 
         /* private to core/ */
-        IntervalTree showings; /* by byte of the file: one SlotShowing for each side of a slot that shows it */
-        VM **shares;           /* VMs that the owner lets show the backing */
-        size_t n_shares;
+        File *file; /* knows which slots show it */
         TAILQ_ENTRY(Backing) backings;
 };
 
@@ -75,11 +82,29 @@ int backing_release(Backing *backing);
  * numaNodes), or NULL. Origin, dev and ino are not compared. */
 const char *backing_differs(const Backing *backing, const BackingSpec *spec);
 
-/* The owner lets a VM show the backing at its own guest frames: alias rule 7. Idempotent. */
+/* The owner lets a VM show the backing at its own guest frames: alias rule 7. The same again is 0; so is the owner
+ * itself, which needs no share. CORE_E_EXISTS: it is shared with the VM already, with the other access. CORE_E_LIMIT:
+ * SHARES_PER_BACKING_MAX. CORE_E_IN_USE: for reading only, and a slot of the VM shows it for writing. */
 int backing_share(Backing *backing, VM *peer);
+int backing_share_read_only(Backing *backing, VM *peer);
 /* Takes it back, for slots that are set from now on. */
 void backing_unshare(Backing *backing, VM *peer);
+/* NULL if it is not shared with the VM. */
+const Share *backing_find_share(const Backing *backing, const VM *peer);
 bool backing_is_shared_with(const Backing *backing, const VM *peer);
+
+typedef enum BackingAccess {
+        ACCESS_NONE,
+        ACCESS_READ_ONLY,
+        ACCESS_READ_WRITE,
+} BackingAccess;
+
+/* What a uid may do with it: the owner everything, and the owner of a VM that it is shared with what the greatest of
+ * these shares gives. */
+BackingAccess backing_access_of(const Backing *backing, uid_t uid);
+
+/* How many slots of the VM show it. */
+size_t backing_count_slots_of(const Backing *backing, const VM *vm);
 
 /* Whether a slot of another VM than the owner shows it. */
 bool backing_is_shown_by_other(const Backing *backing);

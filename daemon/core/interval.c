@@ -1,129 +1,316 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The order is (start, address of the node). max_last lets a search skip every subtree that ends before the range
- * asked for; whatever starts behind the range ends the search, because all that follows starts later still.
+/* Why no binary tree: with 30,000 slots a search in one waits for memory at each of twenty nodes. Here it looks into
+ * three or four blocks, whose entries lie side by side.
  *
- * The priorities come from a counter mixed with the node's address: a caller that picks its ranges with care cannot
- * foresee them and so cannot make the tree a list. */
+ * What always holds: the entries of a block are in order of their keys. An inner entry's key is not above any key
+ * below it, and above all keys below the entry before. Its last is the greatest one below it. All leaves are equally
+ * deep. What a block has no entry for is filled up with the greatest numbers, so that nobody has to ask how many there
+ * are: no branch of a search depends on what the entries are, for no processor could foresee it.
+ *
+ * A block may have few entries, or none after interval_withdraw(), which is what makes undoing certain: a block that
+ * was full and gave up an entry has room for it until somebody else takes it, and who does is undone before. */
 
 #include "core/interval.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdbool.h>
-#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
-static uint64_t next_priority(const IntervalNode *node) {
-        static uint64_t counter = UINT64_C(0x9e3779b97f4a7c15);
-        uint64_t x;
+#ifndef INTERVAL_BLOCK_ENTRIES
+#define INTERVAL_BLOCK_ENTRIES 64
+#endif
 
-        counter += UINT64_C(0x9e3779b97f4a7c15);
-        x = counter ^ (uint64_t) (uintptr_t) node;
-        x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-        x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-        return x ^ (x >> 31);
+/* Blocks with fewer entries look for a neighbour to merge with, but not so that the next insertion splits them. */
+#define FEW     (INTERVAL_BLOCK_ENTRIES / 4)
+#define NOT_FEW (INTERVAL_BLOCK_ENTRIES * 3 / 4)
+
+/* A block is searched in two steps: which group, and which of the group. */
+#define GROUP (INTERVAL_BLOCK_ENTRIES < 8 ? INTERVAL_BLOCK_ENTRIES : 8)
+
+_Static_assert(INTERVAL_BLOCK_ENTRIES >= 2, "a split leaves an entry on each side");
+_Static_assert(INTERVAL_BLOCK_ENTRIES % GROUP == 0, "groups are whole");
+
+typedef struct Entry {
+        uint64_t start;
+        uint64_t last; /* inclusive: start + size - 1 cannot wrap */
+        void *of;      /* the item, or the block below */
+} Entry;
+
+struct IntervalBlock {
+        unsigned n;
+        bool rising; /* no entry's last is below that of the one before, so it can be searched for by halves */
+        Entry entries[INTERVAL_BLOCK_ENTRIES];
+        const void *ties[]; /* of inner blocks: the item of the key, for ranges of equal start */
+};
+
+/* ---- one block ---- */
+
+static const Entry BLANK = { .start = UINT64_MAX, .last = UINT64_MAX };
+
+static IntervalBlock *block_new(bool inner) {
+        IntervalBlock *block;
+
+        block = calloc(1, sizeof(IntervalBlock) + (inner ? INTERVAL_BLOCK_ENTRIES * sizeof(void *) : 0));
+        if (!block)
+                return NULL;
+
+        block->rising = true;
+        for (unsigned i = 0; i < INTERVAL_BLOCK_ENTRIES; i++)
+                block->entries[i] = BLANK;
+        return block;
 }
 
-static bool comes_before(const IntervalNode *a, const IntervalNode *b) {
-        return a->start != b->start ? a->start < b->start : (uintptr_t) a < (uintptr_t) b;
+static const void *block_tie(const IntervalBlock *block, bool inner, unsigned at) {
+        return inner ? block->ties[at] : block->entries[at].of;
 }
 
-static void update_max_last(IntervalNode *node) {
-        uint64_t max = node->last;
+/* 0 if it is empty. */
+static uint64_t block_last(const IntervalBlock *block) {
+        uint64_t last = 0;
 
-        if (node->left && node->left->max_last > max)
-                max = node->left->max_last;
-        if (node->right && node->right->max_last > max)
-                max = node->right->max_last;
-        node->max_last = max;
+        if (block->n > 0 && block->rising)
+                return block->entries[block->n - 1].last;
+        for (unsigned i = 0; i < block->n; i++)
+                if (block->entries[i].last > last)
+                        last = block->entries[i].last;
+        return last;
 }
 
-static void replace_child(IntervalTree *tree, IntervalNode *parent, IntervalNode *old, IntervalNode *new) {
-        if (!parent)
-                tree->root = new;
-        else if (parent->left == old)
-                parent->left = new;
+static void block_look(IntervalBlock *block) {
+        block->rising = true;
+        for (unsigned i = 1; i < block->n && block->rising; i++)
+                block->rising = block->entries[i - 1].last <= block->entries[i].last;
+}
+
+/* After the last of an entry has changed. */
+static void block_look_at(IntervalBlock *block, unsigned at) {
+        const Entry *entry = &block->entries[at];
+
+        if (!block->rising)
+                block_look(block);
         else
-                parent->right = new;
-        if (new)
-                new->parent = parent;
+                block->rising = (at == 0 || entry[-1].last <= entry->last) &&
+                                (at + 1 == block->n || entry->last <= entry[1].last);
 }
 
-/* The child takes the place of its parent, which becomes its child on the other side. */
-static void rotate_up(IntervalTree *tree, IntervalNode *child) {
-        IntervalNode *parent = child->parent, *moved;
+static void block_put(IntervalBlock *block, bool inner, unsigned at, const Entry *entry, const void *tie) {
+        unsigned n = block->n - at;
 
-        replace_child(tree, parent->parent, parent, child);
-        if (parent->left == child) {
-                moved = child->right;
-                child->right = parent;
-                parent->left = moved;
-        } else {
-                moved = child->left;
-                child->left = parent;
-                parent->right = moved;
+        memmove(block->entries + at + 1, block->entries + at, n * sizeof(Entry));
+        block->entries[at] = *entry;
+        if (inner) {
+                memmove(block->ties + at + 1, block->ties + at, n * sizeof(void *));
+                block->ties[at] = tie;
         }
-        parent->parent = child;
-        if (moved)
-                moved->parent = parent;
-
-        update_max_last(parent);
-        update_max_last(child);
+        block->n++;
+        if (block->rising)
+                block_look_at(block, at);
 }
 
-void interval_insert(IntervalTree *tree, IntervalNode *node, uint64_t start, uint64_t size) {
-        IntervalNode *parent = NULL, **link = &tree->root;
+static void block_erase(IntervalBlock *block, bool inner, unsigned at) {
+        unsigned n = --block->n - at;
 
-        assert(size > 0 && start <= UINT64_MAX - (size - 1));
+        memmove(block->entries + at, block->entries + at + 1, n * sizeof(Entry));
+        block->entries[block->n] = BLANK;
+        if (inner)
+                memmove(block->ties + at, block->ties + at + 1, n * sizeof(void *));
+        if (!block->rising)
+                block_look(block);
+}
 
-        *node = (IntervalNode) {
-                .start = start,
-                .last = start + (size - 1),
-                .max_last = start + (size - 1),
-                .priority = next_priority(node),
-        };
+/* Appends what is in right from an entry on to left. */
+static void block_move(IntervalBlock *left, IntervalBlock *right, bool inner, unsigned from) {
+        unsigned n = right->n - from;
 
-        while (*link) {
-                parent = *link;
-                if (parent->max_last < node->last)
-                        parent->max_last = node->last;
-                link = comes_before(node, parent) ? &parent->left : &parent->right;
+        memcpy(left->entries + left->n, right->entries + from, n * sizeof(Entry));
+        if (inner)
+                memcpy(left->ties + left->n, right->ties + from, n * sizeof(void *));
+        left->n += n;
+        while (right->n > from)
+                right->entries[--right->n] = BLANK;
+        block_look(left);
+        block_look(right);
+}
+
+/* ---- finding a place ---- */
+
+/* How many entries have a start, or a last, below the number, if those are in order. */
+static unsigned count_starts_below(const IntervalBlock *block, uint64_t start) {
+        const Entry *e = block->entries;
+        unsigned group = 0, n = 0;
+
+        for (unsigned i = GROUP; i < INTERVAL_BLOCK_ENTRIES; i += GROUP)
+                group += e[i - 1].start < start;
+        e += group * GROUP;
+        for (unsigned i = 0; i < GROUP; i++)
+                n += e[i].start < start;
+        return group * GROUP + n;
+}
+
+static unsigned count_lasts_below(const IntervalBlock *block, uint64_t last) {
+        const Entry *e = block->entries;
+        unsigned group = 0, n = 0;
+
+        for (unsigned i = GROUP; i < INTERVAL_BLOCK_ENTRIES; i += GROUP)
+                group += e[i - 1].last < last;
+        e += group * GROUP;
+        for (unsigned i = 0; i < GROUP; i++)
+                n += e[i].last < last;
+        return group * GROUP + n;
+}
+
+/* The first entry of the block whose key is above (start, item). */
+static unsigned block_find(const IntervalBlock *block, bool inner, uint64_t start, const void *item) {
+        unsigned at = count_starts_below(block, start);
+
+        while (at < block->n && block->entries[at].start == start &&
+               (uintptr_t) block_tie(block, inner, at) <= (uintptr_t) item)
+                at++;
+        return at;
+}
+
+/* The first entry, from one on, whose last is not below. */
+static unsigned block_reach(const IntervalBlock *block, unsigned at, uint64_t last) {
+        unsigned below;
+
+        if (block->rising) {
+                below = count_lasts_below(block, last);
+                return below > at ? below : at;
         }
-        node->parent = parent;
-        *link = node;
 
-        while (node->parent && node->parent->priority < node->priority)
-                rotate_up(tree, node);
+        while (at < block->n && block->entries[at].last < last)
+                at++;
+        return at;
 }
 
-void interval_remove(IntervalTree *tree, IntervalNode *node) {
-        IntervalNode *parent;
+/* Goes down to where the item is, or would come behind: path[].at is the entry above (start, item) in the leaf, and
+ * the entry that leads there in the blocks above. */
+static void descend(const IntervalTree *tree, uint64_t start, const void *item, IntervalCursor *ret) {
+        IntervalBlock *block = tree->root;
 
-        while (node->left && node->right)
-                rotate_up(tree, node->left->priority > node->right->priority ? node->left : node->right);
+        ret->height = tree->height;
+        for (ret->level = 0; ret->level + 1 < tree->height; ret->level++) {
+                unsigned at = block_find(block, /* inner= */ true, start, item);
 
-        parent = node->parent;
-        replace_child(tree, parent, node, node->left ? node->left : node->right);
-        for (; parent; parent = parent->parent)
-                update_max_last(parent);
-
-        *node = (IntervalNode) {};
+                at -= at > 0; /* below the first key: goes there too */
+                ret->path[ret->level].block = block;
+                ret->path[ret->level].at = at;
+                block = block->entries[at].of;
+        }
+        ret->path[ret->level].block = block;
+        ret->path[ret->level].at = block_find(block, /* inner= */ false, start, item);
 }
 
-/* The first node of the subtree that overlaps [start, last]. */
-static IntervalNode *first_below(IntervalNode *node, uint64_t start, uint64_t last) {
-        while (node && node->max_last >= start) {
-                if (node->left && node->left->max_last >= start) {
-                        node = node->left;
+/* ---- inserting ---- */
+
+/* As many blocks as splitting all full ones from the leaf upwards takes, and one for a new root. */
+static int reserve(const IntervalCursor *c, IntervalBlock **spares, unsigned *ret_n) {
+        unsigned n = 0, level = c->height;
+
+        while (level > 0 && c->path[level - 1].block->n == INTERVAL_BLOCK_ENTRIES) {
+                level--;
+                spares[n] = block_new(/* inner= */ level + 1 < c->height);
+                if (!spares[n])
+                        goto fail;
+                n++;
+        }
+        if (level == 0) {
+                spares[n] = block_new(/* inner= */ true);
+                if (!spares[n])
+                        goto fail;
+                n++;
+        }
+
+        *ret_n = n;
+        return 0;
+
+fail:
+        while (n > 0)
+                free(spares[--n]);
+        return -ENOMEM;
+}
+
+static Entry entry_of_block(IntervalBlock *block) {
+        return (Entry) { .start = block->entries[0].start, .last = block_last(block), .of = block };
+}
+
+/* Puts the entry into a full block, of which the right part goes over to another one. Who inserts in rising order
+ * leaves full blocks behind. */
+static void split(IntervalBlock *block, IntervalBlock *right, bool inner, unsigned at, const Entry *entry,
+                  const void *tie) {
+        unsigned keep = at == INTERVAL_BLOCK_ENTRIES ? at : INTERVAL_BLOCK_ENTRIES / 2;
+
+        block_move(right, block, inner, keep);
+        if (at <= keep && keep < INTERVAL_BLOCK_ENTRIES)
+                block_put(block, inner, at, entry, tie);
+        else
+                block_put(right, inner, at - keep, entry, tie);
+}
+
+static void grow(IntervalTree *tree, IntervalBlock *root, const Entry *right, const void *tie, bool inner) {
+        Entry left = entry_of_block(tree->root);
+
+        assert(tree->height < INTERVAL_HEIGHT_MAX);
+        block_put(root, /* inner= */ true, 0, &left, block_tie(tree->root, inner, 0));
+        block_put(root, /* inner= */ true, 1, right, tie);
+        tree->root = root;
+        tree->height++;
+}
+
+static void set_last(const IntervalCursor *c, unsigned level, uint64_t last) {
+        IntervalBlock *block = c->path[level].block;
+        unsigned at = c->path[level].at;
+
+        block->entries[at].last = last;
+        block_look_at(block, at);
+}
+
+/* The key of a first entry follows what comes below it; those of others cannot be undercut. */
+static void lower_keys(const IntervalCursor *c, uint64_t start, const void *item) {
+        for (unsigned level = 0; level < c->level; level++) {
+                IntervalBlock *block = c->path[level].block;
+                Entry *first = &block->entries[0];
+
+                if (c->path[level].at > 0 || start > first->start ||
+                    (start == first->start && (uintptr_t) item >= (uintptr_t) block->ties[0]))
                         continue;
+                first->start = start;
+                block->ties[0] = item;
+        }
+}
+
+static void put(IntervalTree *tree, const IntervalCursor *c, Entry entry, IntervalBlock **spares) {
+        uint64_t last = entry.last;
+        unsigned level = c->height - 1, at = c->path[level].at;
+        const void *tie = NULL;
+
+        for (;;) {
+                IntervalBlock *block = c->path[level].block, *right;
+                bool inner = level + 1 < c->height;
+
+                if (block->n < INTERVAL_BLOCK_ENTRIES) {
+                        block_put(block, inner, at, &entry, tie);
+                        break;
                 }
-                if (node->start > last)
-                        return NULL;
-                if (node->last >= start)
-                        return node;
-                node = node->right;
+                right = *spares++;
+                split(block, right, inner, at, &entry, tie);
+                entry = entry_of_block(right);
+                tie = block_tie(right, inner, 0);
+                if (level == 0) {
+                        grow(tree, *spares, &entry, tie, inner);
+                        return;
+                }
+                level--;
+                set_last(c, level, block_last(block));
+                at = c->path[level].at + 1;
         }
 
-        return NULL;
+        for (; level > 0; level--)
+                if (c->path[level - 1].block->entries[c->path[level - 1].at].last < last)
+                        set_last(c, level - 1, last);
 }
 
 static uint64_t last_of(uint64_t start, uint64_t size) {
@@ -131,61 +318,183 @@ static uint64_t last_of(uint64_t start, uint64_t size) {
         return start + (size - 1);
 }
 
-IntervalNode *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size) {
-        return first_below(tree->root, start, last_of(start, size));
+int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t size) {
+        IntervalBlock *spares[INTERVAL_HEIGHT_MAX + 1];
+        Entry entry = { .start = start, .last = last_of(start, size), .of = item };
+        IntervalCursor c;
+        unsigned n_spares;
+
+        if (tree->height == 0) {
+                tree->root = block_new(/* inner= */ false);
+                if (!tree->root)
+                        return -ENOMEM;
+                tree->height = 1;
+        }
+
+        descend(tree, start, item, &c);
+        if (reserve(&c, spares, &n_spares) < 0)
+                return -ENOMEM;
+
+        lower_keys(&c, start, item);
+        put(tree, &c, entry, spares);
+        return 0;
 }
 
-IntervalNode *interval_next_overlap(const IntervalNode *node, uint64_t start, uint64_t size) {
-        uint64_t last = last_of(start, size);
+/* ---- removing ---- */
 
-        for (;;) {
-                IntervalNode *parent;
+/* Goes down to the entry of the item, which must be there. */
+static Entry *descend_to(const IntervalTree *tree, uint64_t start, const void *item, IntervalCursor *ret) {
+        Entry *entry;
 
-                /* What lies below on the right comes next, if any of it reaches the range. */
-                if (node->right && node->right->max_last >= start)
-                        return first_below(node->right, start, last);
+        descend(tree, start, item, ret);
+        assert(ret->path[ret->level].at > 0);
+        entry = &ret->path[ret->level].block->entries[--ret->path[ret->level].at];
+        assert(entry->of == item && entry->start == start);
+        return entry;
+}
 
-                while ((parent = node->parent) && parent->right == node)
-                        node = parent;
-                if (!parent || parent->start > last)
-                        return NULL;
-                if (parent->last >= start)
-                        return parent;
-                node = parent;
+/* After something in the leaf has got another last. */
+static void update_lasts(const IntervalCursor *c, uint64_t old) {
+        for (unsigned level = c->level; level > 0; level--) {
+                uint64_t above = c->path[level - 1].block->entries[c->path[level - 1].at].last;
+                uint64_t last = block_last(c->path[level].block);
+
+                if (above != old && above >= last)
+                        break;
+                set_last(c, level - 1, last);
         }
 }
 
-IntervalNode *interval_first(const IntervalTree *tree) {
-        IntervalNode *node = tree->root;
+static void erase(IntervalTree *tree, void *item, uint64_t start, IntervalCursor *c) {
+        uint64_t last = descend_to(tree, start, item, c)->last;
 
-        while (node && node->left)
-                node = node->left;
-        return node;
+        block_erase(c->path[c->level].block, /* inner= */ false, c->path[c->level].at);
+        update_lasts(c, last);
 }
 
-IntervalNode *interval_next(const IntervalNode *node) {
-        IntervalNode *next;
+/* Merges the block at an entry of its parent with a neighbour, if both have few entries. */
+static void merge(IntervalBlock *parent, unsigned at, bool inner) {
+        unsigned left_at = at > 0 ? at - 1 : 0;
+        Entry *entry = &parent->entries[left_at];
+        IntervalBlock *left, *right;
 
-        if (node->right) {
-                for (next = node->right; next->left;)
-                        next = next->left;
-                return next;
-        }
+        if (parent->n < 2)
+                return;
+        left = entry[0].of;
+        right = entry[1].of;
+        if (left->n + right->n > NOT_FEW)
+                return;
 
-        while ((next = node->parent) && next->right == node)
-                node = next;
-        return next;
+        block_move(left, right, inner, 0);
+        entry->last = block_last(left);
+        block_erase(parent, /* inner= */ true, left_at + 1);
+        block_look_at(parent, left_at);
+        free(right);
 }
 
-IntervalNode *interval_lower_bound(const IntervalTree *tree, uint64_t start) {
-        IntervalNode *node = tree->root, *best = NULL;
+static void tidy(IntervalTree *tree, const IntervalCursor *c) {
+        for (unsigned level = c->level; level > 0; level--) {
+                IntervalBlock *block = c->path[level].block, *parent = c->path[level - 1].block;
 
-        while (node)
-                if (node->start >= start) {
-                        best = node;
-                        node = node->left;
+                if (block->n > FEW)
+                        return;
+                if (block->n == 0) {
+                        block_erase(parent, /* inner= */ true, c->path[level - 1].at);
+                        free(block);
                 } else
-                        node = node->right;
+                        merge(parent, c->path[level - 1].at, /* inner= */ level + 1 < c->height);
+        }
 
-        return best;
+        while (tree->height > 1 && tree->root->n == 1) {
+                IntervalBlock *root = tree->root;
+
+                tree->root = root->entries[0].of;
+                tree->height--;
+                free(root);
+        }
+        if (tree->root->n == 0) {
+                free(tree->root);
+                *tree = (IntervalTree) {};
+        }
+}
+
+void interval_remove(IntervalTree *tree, void *item, uint64_t start) {
+        IntervalCursor c;
+
+        erase(tree, item, start, &c);
+        tidy(tree, &c);
+}
+
+void interval_resize(IntervalTree *tree, const void *item, uint64_t start, uint64_t new_start, uint64_t size) {
+        IntervalCursor c;
+        Entry *entry = descend_to(tree, start, item, &c);
+        uint64_t last = entry->last;
+
+        entry->start = new_start;
+        set_last(&c, c.level, last_of(new_start, size));
+        update_lasts(&c, last);
+        for (unsigned level = c.level; level > 0 && c.path[level].at == 0; level--) {
+                c.path[level - 1].block->entries[c.path[level - 1].at].start = new_start;
+                c.path[level - 1].block->ties[c.path[level - 1].at] = item;
+        }
+}
+
+bool interval_withdraw(IntervalTree *tree, void *item, uint64_t start) {
+        IntervalCursor c;
+
+        erase(tree, item, start, &c);
+        return c.path[c.level].block->n <= FEW;
+}
+
+void interval_tidy(IntervalTree *tree, const void *item, uint64_t start) {
+        IntervalCursor c;
+
+        if (tree->height == 0)
+                return;
+        descend(tree, start, item, &c);
+        tidy(tree, &c);
+}
+
+/* ---- searching ---- */
+
+/* From where the cursor stands, the next item that overlaps. The first entry whose last reaches the range decides:
+ * if it starts behind the range, so do all that follow. */
+static void *advance(IntervalCursor *c) {
+        for (;;) {
+                IntervalBlock *block = c->path[c->level].block;
+                unsigned at = c->path[c->level].at;
+                bool inner = c->level + 1 < c->height;
+
+                at = block_reach(block, at, c->start);
+                c->path[c->level].at = at + 1;
+                if (at >= block->n) {
+                        if (c->level == 0)
+                                return NULL;
+                        c->level--;
+                } else if (inner) {
+                        c->level++;
+                        c->path[c->level].block = block->entries[at].of;
+                        c->path[c->level].at = 0;
+                } else {
+                        c->found_start = block->entries[at].start;
+                        c->found_last = block->entries[at].last;
+                        return c->found_start <= c->last ? block->entries[at].of : NULL;
+                }
+        }
+}
+
+void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size, IntervalCursor *ret_cursor) {
+        IntervalCursor *c = ret_cursor;
+
+        c->start = start;
+        c->last = last_of(start, size);
+        c->height = tree->height;
+        c->level = 0;
+        c->path[0].block = tree->root;
+        c->path[0].at = 0;
+        return tree->height > 0 ? advance(c) : NULL;
+}
+
+void *interval_next_overlap(IntervalCursor *cursor) {
+        return advance(cursor);
 }

@@ -1,39 +1,54 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* An intrusive tree of byte ranges, which may overlap each other: a treap ordered by (start, address of the node)
- * and augmented with the greatest last byte below each node. Insert, remove and "first range that overlaps" are
- * O(log n) expected; walking k overlaps is O(log n + k).
+/* A tree of byte ranges, which may overlap each other: a B+ tree ordered by (start, item) in which every inner entry
+ * knows the greatest last byte below it. Insert, remove and "first range that overlaps" are O(log n); walking k
+ * overlaps is O(log n + k).
  *
- * A node belongs to whoever embeds it; the tree allocates nothing. A node is in at most one tree. */
+ * A range stands for an item, which the tree never looks into. The same item may be in many trees. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
-typedef struct IntervalNode IntervalNode;
+typedef struct IntervalBlock IntervalBlock;
 
-struct IntervalNode {
-        IntervalNode *parent, *left, *right;
-        uint64_t start;
-        uint64_t last; /* the last byte, inclusive: start + size - 1 cannot wrap */
-        uint64_t max_last;
-        uint64_t priority;
-};
-
+/* All zero is the empty tree, which has no memory of its own. */
 typedef struct IntervalTree {
-        IntervalNode *root;
+        IntervalBlock *root;
+        unsigned height; /* 1: the root is a leaf */
 } IntervalTree;
 
-/* size > 0 and start + size <= 2^64. */
-void interval_insert(IntervalTree *tree, IntervalNode *node, uint64_t start, uint64_t size);
-void interval_remove(IntervalTree *tree, IntervalNode *node);
+/* A tree as high as this would have more entries than there are bytes of memory. */
+#define INTERVAL_HEIGHT_MAX 16
 
-/* The first node, in order of start, that has a byte in common with [start, start + size), or NULL. */
-IntervalNode *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size);
-/* The next one after node, or NULL. */
-IntervalNode *interval_next_overlap(const IntervalNode *node, uint64_t start, uint64_t size);
+/* Where a search stands. Any change of the tree ends the search. */
+typedef struct IntervalCursor {
+        uint64_t found_start, found_last; /* the range of the item that was returned */
 
-/* In order of start. */
-IntervalNode *interval_first(const IntervalTree *tree);
-IntervalNode *interval_next(const IntervalNode *node);
-/* The first node whose start is not below the given one, or NULL. */
-IntervalNode *interval_lower_bound(const IntervalTree *tree, uint64_t start);
+        /* private */
+        uint64_t start, last; /* what is searched for */
+        unsigned height, level;
+        struct {
+                IntervalBlock *block;
+                unsigned at;
+        } path[INTERVAL_HEIGHT_MAX];
+} IntervalCursor;
+
+/* size > 0 and start + size <= 2^64; the item is in the tree once at most. -ENOMEM: nothing changed. */
+int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t size);
+/* The item must be there, at that start. Memory that is not needed any more is given back. */
+void interval_remove(IntervalTree *tree, void *item, uint64_t start);
+
+/* Gives the item another range, which must leave it in its place in the order. */
+void interval_resize(IntervalTree *tree, const void *item, uint64_t start, uint64_t new_start, uint64_t size);
+
+/* Like interval_remove(), but gives no memory back. So what is inserted and withdrawn after it can be undone without
+ * allocating anything: withdraw what was inserted, insert what was withdrawn, in reverse order. True if interval_tidy() is
+ * to be called later, which gives the memory back around where the item was. */
+bool interval_withdraw(IntervalTree *tree, void *item, uint64_t start);
+void interval_tidy(IntervalTree *tree, const void *item, uint64_t start);
+
+/* The first item, in order of start, that has a byte in common with [start, start + size), or NULL. */
+void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size, IntervalCursor *ret_cursor);
+/* The next one, or NULL. */
+void *interval_next_overlap(IntervalCursor *cursor);

@@ -26,18 +26,11 @@ static int compare_vm(const void *a, const void *b) {
         return strcmp(x->name, y->name);
 }
 
-static int compare_file(const void *a, const void *b) {
-        const Backing *x = a, *y = b;
-
-        if (x->dev != y->dev)
-                return x->dev < y->dev ? -1 : 1;
-        return x->ino < y->ino ? -1 : x->ino > y->ino;
-}
-
-int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret) {
+int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret) {
         Registry *registry;
 
         assert(page_size > 0 && is_aligned(page_size, page_size));
+        assert(kvm->address_spaces > 0 && kvm->address_spaces <= ADDRESS_SPACES_MAX);
 
         registry = calloc(1, sizeof(Registry));
         if (!registry)
@@ -45,7 +38,7 @@ int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret) {
 
         TAILQ_INIT(&registry->vms);
         registry->page_size = page_size;
-        registry->max_gpa = max_gpa;
+        registry->kvm = *kvm;
         *ret = registry;
         return 0;
 }
@@ -59,7 +52,7 @@ Registry *registry_free(Registry *registry) {
         while ((vm = TAILQ_FIRST(&registry->vms)))
                 vm_free(vm);
 
-        assert(!registry->vms_by_name && !registry->backings_by_file && !registry->mms_by_id);
+        assert(!registry->vms_by_name && !registry->files_by_identity && !registry->mms_by_id);
         assert(!registry->owners_by_uid);
         assert(registry->n_vms == 0 && registry->n_backings == 0 && registry->n_slots == 0);
         free(registry);
@@ -112,13 +105,6 @@ VM *registry_next_vm(Registry *registry, const char *after) {
 
         tfind(&key, &registry->vms_by_name, compare_successor);
         return key.best;
-}
-
-Backing *registry_find_file(Registry *registry, dev_t dev, ino_t ino) {
-        Backing key = { .dev = dev, .ino = ino }, **found;
-
-        found = tfind(&key, &registry->backings_by_file, compare_file);
-        return found ? *found : NULL;
 }
 
 static int charge_owner(Registry *registry, uid_t uid) {
@@ -181,17 +167,12 @@ void registry_remove_vm(Registry *registry, VM *vm) {
         registry->n_vms--;
 }
 
-int registry_add_backing(Registry *registry, Backing *backing) {
-        if (!tsearch(backing, &registry->backings_by_file, compare_file))
-                return -ENOMEM;
-
+void registry_add_backing(Registry *registry, const Backing *backing) {
         registry->n_backings++;
         promise_add(&registry->promise, &registry->promised_bytes, backing->size);
-        return 0;
 }
 
-void registry_remove_backing(Registry *registry, Backing *backing) {
-        tdelete(backing, &registry->backings_by_file, compare_file);
+void registry_remove_backing(Registry *registry, const Backing *backing) {
         registry->n_backings--;
         promise_subtract(&registry->promise, &registry->promised_bytes, backing->size);
 }

@@ -2,11 +2,11 @@
 #pragma once
 
 /* The registry owns everything: VMs by name, VMs own their backings and slots, and two indexes see across VMs:
- * backings by file identity (st_dev, st_ino), and mappings by VMM process (Mm).
+ * files by their identity (st_dev, st_ino), and mappings by VMM process (Mm).
  *
  * What always holds:
  *  - a VM name is unique in the registry, a backing name is unique in its VM, a file is one backing;
- *  - a slot is in its VM's table, in the file index of each backing that it shows, and in its VM's Mm;
+ *  - a slot is in its VM's table, in the index of each file that it is known to show, and in its VM's Mm;
  *  - backing->n_slots is the number of slots, of any VM, that show the backing; it is 0 when it is freed.
  *
  * Nothing here does I/O, logs, or knows JSON. Return values: 0 done, negative errno unexpected (only -ENOMEM),
@@ -18,7 +18,10 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "core/kvm_rules.h"
+
 typedef struct Backing Backing;
+typedef struct File File;
 typedef struct Mm Mm;
 typedef struct Registry Registry;
 typedef struct SlotTable SlotTable;
@@ -47,18 +50,16 @@ struct Registry {
 
         /* private to core/ */
         void *vms_by_name;         /* tsearch(3) tree of VM */
-        void *backings_by_file;    /* tsearch(3) tree of Backing */
+        void *files_by_identity;   /* tsearch(3) tree of File */
         void *mms_by_id;           /* tsearch(3) tree of Mm */
         void *owners_by_uid;       /* tsearch(3) tree of what each uid has */
         unsigned __int128 promise; /* the sum behind promised_bytes */
         uint64_t page_size;
-        uint64_t max_gpa;
+        KVMRules kvm;
 };
 
-/* page_size: bytes of an ordinary page, a power of two.
- * max_gpa: the first guest physical address that KVM refuses on this host (kvm_mmu_max_gfn(), from the CPU's
- * physical address width), 0 for no such limit. */
-int registry_new(uint64_t page_size, uint64_t max_gpa, Registry **ret);
+/* page_size: bytes of an ordinary page, a power of two. kvm: copied. */
+int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret);
 /* Frees all VMs, backings and slots too. Accepts NULL, returns NULL. */
 Registry *registry_free(Registry *registry);
 

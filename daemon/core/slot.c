@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* A change is made in three steps: judge, link or unlink, then keep or undo. What a change needs it allocates before
- * it touches an index, and what it unlinks it keeps until it is certain, so that undoing cannot fail. */
+/* A change is made in three steps: judge, link or unlink, then keep or undo. A slot as it would be is made before any
+ * index is touched, judged, and put in the place of the one that it replaces, which is kept until the change is
+ * certain, so that undoing cannot fail. */
 
 #include "core/slot.h"
 
@@ -11,216 +12,358 @@
 #include "core/core-private.h"
 #include "core/range.h"
 
-#define slot_of(node, member) ((Slot *) ((char *) (node) - offsetof(Slot, member)))
-
 /* ---- indexes ---- */
 
-static uint64_t slot_key(uint32_t as_id, uint32_t id) {
-        return (uint64_t) as_id << 32 | id;
+/* Where a slot is in an index of ranges. */
+typedef struct Place {
+        IntervalTree *tree;
+        void *item;
+        uint64_t start, size;
+} Place;
+
+enum {
+        PLACE_GPA,
+        PLACE_HVA,
+        PLACE_SHOWINGS, /* and those behind it */
+};
+
+static size_t count_places(const Slot *slot) {
+        return PLACE_SHOWINGS + slot_count_showings(slot);
 }
 
-static void link_showing(Slot *slot, SlotShowing *showing, Backing *backing, uint64_t offset) {
-        if (!backing)
-                return;
-
-        showing->slot = slot;
-        interval_insert(&backing->showings, &showing->node, offset, slot->spec.size);
-}
-
-static void unlink_showing(SlotShowing *showing, Backing *backing) {
-        if (!showing->slot)
-                return;
-
-        interval_remove(&backing->showings, &showing->node);
-        showing->slot = NULL;
-}
-
-/* Both sides may show one backing; then it is one slot all the same. */
-static void count_slot(const SlotSpec *spec, size_t change) {
-        if (spec->backing)
-                spec->backing->n_slots += change;
-        if (spec->guest_memfd && spec->guest_memfd != spec->backing)
-                spec->guest_memfd->n_slots += change;
-}
-
-static void slot_link(Slot *slot) {
+static Place slot_place(const Slot *slot, size_t i) {
         const SlotSpec *spec = &slot->spec;
-        VM *vm = slot->vm;
+        const VM *vm = slot->vm;
+        SlotShowing s;
 
-        slot->private_side.private_side = true;
-        interval_insert(&vm->slots->by_id, &slot->by_id, slot_key(spec->as_id, spec->id), 1);
-        interval_insert(&vm->slots->by_gpa[spec->as_id], &slot->by_gpa, spec->gpa, spec->size);
-        interval_insert(&vm->mm->slots, &slot->by_hva, spec->hva, spec->size);
-        link_showing(slot, &slot->shared_side, spec->backing, spec->offset);
-        link_showing(slot, &slot->private_side, spec->guest_memfd, spec->guest_memfd_offset);
-        count_slot(spec, 1);
-        vm->slots->n_slots++;
-        vm->registry->n_slots++;
+        if (i == PLACE_GPA)
+                return (Place) { &vm->slots->by_gpa[spec->as_id], (void *) slot, spec->gpa, spec->size };
+        if (i == PLACE_HVA)
+                return (Place) { &vm->mm->slots, (void *) slot, spec->hva, spec->size };
+        s = slot_showing(slot, i - PLACE_SHOWINGS);
+        return (Place) { &s.file->showings, slot_showing_item(slot, i - PLACE_SHOWINGS), s.offset, s.size };
 }
 
-static void slot_unlink(Slot *slot) {
-        VM *vm = slot->vm;
+/* A slot may show a file more than once; it is one slot all the same. */
+static void count_showing(const SlotShowing *showing, size_t change) {
+        const SlotSpec *spec = &showing->slot->spec;
+        File *file = showing->file;
 
-        interval_remove(&vm->slots->by_id, &slot->by_id);
-        interval_remove(&vm->slots->by_gpa[slot->spec.as_id], &slot->by_gpa);
-        interval_remove(&vm->mm->slots, &slot->by_hva);
-        unlink_showing(&slot->shared_side, slot->spec.backing);
-        unlink_showing(&slot->private_side, slot->spec.guest_memfd);
-        count_slot(&slot->spec, (size_t) -1);
-        vm->slots->n_slots--;
-        vm->registry->n_slots--;
+        if (file->backing && showing_counts(showing))
+                file->backing->n_slots += change;
+        if (!showing->private_side && showing->at == 0 && spec->gpa == 0)
+                file->n_at_zero += change;
+}
+
+static void count_slot(const Slot *slot, size_t change) {
+        size_t n = slot_count_showings(slot);
+
+        for (size_t i = 0; i < n; i++) {
+                SlotShowing s = slot_showing(slot, i);
+
+                count_showing(&s, change);
+        }
+        slot->vm->slots->n_slots += change;
+        slot->vm->registry->n_slots += change;
+}
+
+/* True if slot_tidy() is to be called later. */
+static bool leave_places(const Slot *slot, size_t n) {
+        bool untidy = false;
+
+        while (n-- > 0) {
+                Place place = slot_place(slot, n);
+
+                untidy |= interval_withdraw(place.tree, place.item, place.start);
+        }
+        return untidy;
+}
+
+static int slot_link(Slot *slot) {
+        size_t n = count_places(slot), i;
+        int r;
+
+        for (i = 0; i < n; i++) {
+                Place place = slot_place(slot, i);
+
+                r = interval_insert(place.tree, place.item, place.start, place.size);
+                if (r < 0)
+                        goto fail;
+        }
+        r = id_map_set(&slot->vm->slots->by_id[slot->spec.as_id], slot->spec.id, slot);
+        if (r < 0)
+                goto fail;
+
+        count_slot(slot, 1);
+        return 0;
+
+fail:
+        (void) leave_places(slot, i);
+        return r;
+}
+
+/* What a change has unlinked links again without memory; see interval_withdraw(). */
+static void slot_link_again(Slot *slot) {
+        int r = slot_link(slot);
+
+        assert(r == 0);
+        (void) r;
+}
+
+/* True if slot_tidy() is to be called later. */
+static bool slot_unlink(Slot *slot) {
+        (void) id_map_set(&slot->vm->slots->by_id[slot->spec.as_id], slot->spec.id, NULL);
+        count_slot(slot, (size_t) -1);
+        return leave_places(slot, count_places(slot));
+}
+
+/* Gives back the memory that the indexes keep around a slot that was in them. */
+static void slot_tidy(const Slot *slot) {
+        size_t n = count_places(slot);
+
+        for (size_t i = 0; i < n; i++) {
+                Place place = slot_place(slot, i);
+
+                interval_tidy(place.tree, place.item, place.start);
+        }
+}
+
+/* Frees a slot that is in no index. */
+static void slot_discard(Slot *slot) {
+        if (!slot)
+                return;
+
+        for (size_t i = slot_count_showings(slot); i-- > 0;)
+                file_unref(slot->vm->registry, slot_showing(slot, i).file);
+        free(slot);
 }
 
 Slot *slot_free(Slot *slot) {
         if (!slot)
                 return NULL;
 
-        slot_unlink(slot);
-        free(slot);
+        if (slot_unlink(slot))
+                slot_tidy(slot);
+        slot_discard(slot);
         return NULL;
 }
 
-Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id) {
-        IntervalNode *node = interval_first_overlap(&vm->slots->by_id, slot_key(as_id, id), 1);
+SlotTable *slot_table_free(SlotTable *table) {
+        if (!table)
+                return NULL;
 
-        return node ? slot_of(node, by_id) : NULL;
+        for (uint32_t as_id = 0; as_id < ADDRESS_SPACES_MAX; as_id++)
+                id_map_done(&table->by_id[as_id]);
+        free(table);
+        return NULL;
+}
+
+static int add_run(Slot *slot, const MappedRun *run) {
+        const SlotSpec *spec = &slot->spec;
+        File *file;
+        int r;
+
+        assert(run->hva >= spec->hva && range_within(run->hva - spec->hva, run->size, spec->size));
+        if (!mapped_run_is_file(run))
+                return 0;
+
+        r = file_ref_by_identity(slot->vm->registry, run->dev, run->ino, &file);
+        if (r < 0)
+                return r;
+        file->is_guest_memfd |= run->kind == MAPPED_GUEST_MEMFD;
+        slot->runs[slot->n_runs++] = (SlotRun) {
+                .slot = slot,
+                .file = file,
+                .offset = run->offset,
+                .size = run->size,
+                .at = run->hva - spec->hva,
+        };
+        return 0;
+}
+
+/* The slot as the spec asks for it, in no index yet. */
+static int slot_new(VM *vm, const SlotSpec *spec, Slot **ret) {
+        const Mapping *mapping = spec->mapping;
+        size_t n_runs = mapping ? mapping->n_runs : 0;
+        Slot *slot;
+
+        assert(!mapping || !spec->backing);
+
+        slot = calloc(1, sizeof(Slot) + n_runs * sizeof(SlotRun));
+        if (!slot)
+                return -ENOMEM;
+        slot->vm = vm;
+        slot->spec = *spec;
+        slot->spec.mapping = NULL;
+        slot->shows_backing = spec->backing != NULL;
+
+        if (spec->guest_memfd)
+                file_ref(spec->guest_memfd->file);
+        if (spec->backing)
+                file_ref(spec->backing->file);
+        for (size_t i = 0; i < n_runs; i++)
+                if (add_run(slot, &mapping->runs[i]) < 0) {
+                        slot_discard(slot);
+                        return -ENOMEM;
+                }
+        *ret = slot;
+        return 0;
+}
+
+int slot_enter_mm(VM *vm, Mm *mm) {
+        Slot *slot, *failed;
+
+        for (slot = slot_first(vm); slot; slot = slot_next(vm, slot->spec.as_id, slot->spec.id))
+                if (interval_insert(&mm->slots, slot, slot->spec.hva, slot->spec.size) < 0)
+                        break;
+
+        failed = slot;
+        if (!failed)
+                mm = vm->mm;
+        for (slot = slot_first(vm); slot != failed; slot = slot_next(vm, slot->spec.as_id, slot->spec.id))
+                interval_remove(&mm->slots, slot, slot->spec.hva);
+        return failed ? -ENOMEM : 0;
+}
+
+Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id) {
+        return as_id < ADDRESS_SPACES_MAX ? id_map_get(&vm->slots->by_id[as_id], id) : NULL;
+}
+
+static Slot *first_from(VM *vm, uint32_t as_id, uint32_t id) {
+        for (; as_id < ADDRESS_SPACES_MAX; as_id++, id = 0) {
+                Slot *slot = id_map_next(&vm->slots->by_id[as_id], id);
+
+                if (slot)
+                        return slot;
+        }
+
+        return NULL;
 }
 
 Slot *slot_first(VM *vm) {
-        IntervalNode *node = interval_first(&vm->slots->by_id);
-
-        return node ? slot_of(node, by_id) : NULL;
+        return first_from(vm, 0, 0);
 }
 
 Slot *slot_next(VM *vm, uint32_t as_id, uint32_t id) {
-        uint64_t key = slot_key(as_id, id);
-        IntervalNode *node;
-
-        if (key == UINT64_MAX)
+        if (as_id >= ADDRESS_SPACES_MAX)
                 return NULL;
-
-        node = interval_lower_bound(&vm->slots->by_id, key + 1);
-        return node ? slot_of(node, by_id) : NULL;
+        return id < UINT32_MAX ? first_from(vm, as_id, id + 1) : first_from(vm, as_id + 1, 0);
 }
 
 size_t slot_count(const VM *vm) {
         return vm->slots->n_slots;
 }
 
-Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size) {
-        IntervalNode *node = interval_first_overlap(&vm->slots->by_gpa[as_id], gpa, size);
-
-        return node ? slot_of(node, by_gpa) : NULL;
+Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size, IntervalCursor *ret_cursor) {
+        return interval_first_overlap(&vm->slots->by_gpa[as_id], gpa, size, ret_cursor);
 }
 
-Slot *slot_next_at_gpa(const Slot *slot, uint64_t gpa, uint64_t size) {
-        IntervalNode *node = interval_next_overlap(&slot->by_gpa, gpa, size);
-
-        return node ? slot_of(node, by_gpa) : NULL;
+Slot *slot_next_at_gpa(IntervalCursor *cursor) {
+        return interval_next_overlap(cursor);
 }
 
-Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size) {
-        IntervalNode *node = interval_first_overlap(&mm->slots, hva, size);
-
-        return node ? slot_of(node, by_hva) : NULL;
+Slot *slot_first_at_hva(const Mm *mm, uint64_t hva, uint64_t size, IntervalCursor *ret_cursor) {
+        return interval_first_overlap(&mm->slots, hva, size, ret_cursor);
 }
 
-Slot *slot_next_at_hva(const Slot *slot, uint64_t hva, uint64_t size) {
-        IntervalNode *node = interval_next_overlap(&slot->by_hva, hva, size);
-
-        return node ? slot_of(node, by_hva) : NULL;
-}
-
-static SlotShowing *showing_of(IntervalNode *node) {
-        return node ? (SlotShowing *) ((char *) node - offsetof(SlotShowing, node)) : NULL;
-}
-
-SlotShowing *showing_first(const Backing *backing, uint64_t offset, uint64_t size) {
-        return showing_of(interval_first_overlap(&backing->showings, offset, size));
-}
-
-SlotShowing *showing_next(const SlotShowing *showing, uint64_t offset, uint64_t size) {
-        return showing_of(interval_next_overlap(&showing->node, offset, size));
+Slot *slot_next_at_hva(IntervalCursor *cursor) {
+        return interval_next_overlap(cursor);
 }
 
 /* ---- judging ---- */
 
-/* KVM takes any offset of the shared side, for it knows no file there; what is declared must exist all the same. */
-static bool shared_side_accepts(const VM *vm, const SlotSpec *spec, Verdict *verdict) {
-        if (!spec->backing)
-                return true;
-        if (is_aligned(spec->offset, vm->registry->page_size) &&
-            range_within(spec->offset, spec->size, spec->backing->size))
-                return true;
+static bool is_shared_read_only(const VM *vm, const Backing *backing) {
+        const Share *share = backing ? backing_find_share(backing, vm) : NULL;
 
-        verdict_note(verdict, OUTCOME_REFUSED, RULE_BEYOND_BACKING, /* kernel_errno= */ 0);
-        return false;
+        return share && share->read_only;
 }
 
-/* *ret_denied says whether the slot must not be set. */
-static int judge(VM *vm, const SlotSpec *spec, const Slot *self, Verdict *verdict, bool *ret_denied) {
+static bool shows_what_is_read_only(VM *vm, const SlotSpec *spec) {
+        for (size_t i = 0; spec->mapping && i < spec->mapping->n_runs; i++) {
+                const MappedRun *run = &spec->mapping->runs[i];
+
+                if (mapped_run_is_file(run) &&
+                    is_shared_read_only(vm, registry_find_file(vm->registry, run->dev, run->ino)))
+                        return true;
+        }
+
+        return is_shared_read_only(vm, spec->backing);
+}
+
+/* KVM takes any offset of the shared side, for it knows no file there; what is declared must exist all the same. */
+static void judge_shared_side(VM *vm, const SlotSpec *spec, Verdict *verdict) {
+        if (spec->backing && (!is_aligned(spec->offset, vm->registry->page_size) ||
+                              !range_within(spec->offset, spec->size, spec->backing->size)))
+                verdict_note(verdict, OUTCOME_REFUSED, RULE_BEYOND_BACKING, /* kernel_errno= */ 0);
+        else if (!(spec->flags & SLOT_READONLY) && shows_what_is_read_only(vm, spec))
+                verdict_note(verdict, OUTCOME_REFUSED, RULE_SHARE_READ_ONLY, /* kernel_errno= */ 0);
+}
+
+/* KVM's rules, and what must hold of the declaration before anything else. Of a VM that is only observed, spec says
+ * afterwards what is mapped, whatever was declared. */
+static int judge_spec(VM *vm, SlotSpec *spec, Verdict *verdict) {
         int r;
 
         r = kvm_rules_judge(vm, spec, verdict);
-        if (r < 0)
+        if (r < 0 || verdict->outcome == OUTCOME_REFUSED || spec->size == 0)
                 return r;
-
-        *ret_denied = true;
-        if (verdict->outcome == OUTCOME_REFUSED)
-                return 0;
-        if (spec->size > 0) {
-                if (!shared_side_accepts(vm, spec, verdict))
-                        return 0;
-                r = alias_judge(vm, spec, self, verdict);
-                if (r < 0)
+        if (spec->backing && spec->mapping) {
+                r = mapping_judge(vm, spec, verdict);
+                if (r < 0 || verdict_denies(verdict, vm->alias_policy))
                         return r;
+                spec->backing = NULL;
+                spec->offset = 0;
+                slot_spec_resolve(vm->registry, spec);
         }
 
-        *ret_denied = verdict_denies(verdict, vm->alias_policy);
+        judge_shared_side(vm, spec, verdict);
         return 0;
 }
 
 /* ---- changing ---- */
 
-typedef enum ChangeKind {
-        CHANGE_NONE,
-        CHANGE_CREATED,
-        CHANGE_MODIFIED, /* old is what the slot was */
-        CHANGE_DELETED,  /* the slot is in no index, but not freed yet */
-} ChangeKind;
-
+/* A slot that took the place of another one. Both are NULL if nothing changed. */
 typedef struct Change {
-        ChangeKind kind;
-        Slot *slot;
-        SlotSpec old;
+        Slot *old;   /* in no index, but not freed yet; NULL if there was none */
+        Slot *new;   /* NULL if the slot was deleted */
+        bool untidy; /* the indexes keep memory for the one that is in them no more */
 } Change;
 
-static void change_undo(Change *change) {
-        switch (change->kind) {
-        case CHANGE_NONE:
-                break;
-        case CHANGE_CREATED:
-                slot_free(change->slot);
-                break;
-        case CHANGE_MODIFIED:
-                slot_unlink(change->slot);
-                change->slot->spec = change->old;
-                slot_link(change->slot);
-                break;
-        case CHANGE_DELETED:
-                slot_link(change->slot);
-                break;
-        }
-        change->kind = CHANGE_NONE;
+static bool is_change(const Change *change) {
+        return change->old || change->new;
 }
 
+/* Last one first. The two change their roles. */
+static void change_undo(Change *change) {
+        Slot *undone = change->new;
+
+        change->untidy = undone && slot_unlink(undone);
+        if (change->old)
+                slot_link_again(change->old);
+        *change = (Change) { .old = undone, .new = change->old, .untidy = change->untidy };
+}
+
+/* Once all are kept, or all are undone. */
+static void change_done(Change *change) {
+        if (change->untidy)
+                slot_tidy(change->old);
+        slot_discard(change->old);
+}
+
+/* A dry run must leave no trace, so what is remembered for good is remembered here. */
 static void change_keep(Change *change) {
-        if (change->kind == CHANGE_DELETED)
-                free(change->slot);
+        size_t n = change->new ? slot_count_showings(change->new) : 0;
+
+        for (size_t i = 0; i < n; i++) {
+                File *file = slot_showing(change->new, i).file;
+
+                file->was_at_zero |= file->n_at_zero > 0;
+        }
+        change_done(change);
 }
 
 /* What KVM ignores is not remembered either. */
-static SlotSpec spec_normalize(const SlotSpec *spec) {
+static SlotSpec spec_normalize(const VM *vm, const SlotSpec *spec) {
         SlotSpec s = *spec;
 
         if (!(s.flags & SLOT_GUEST_MEMFD)) {
@@ -229,36 +372,46 @@ static SlotSpec spec_normalize(const SlotSpec *spec) {
         }
         if (!s.backing)
                 s.offset = 0;
+        slot_spec_resolve(vm->registry, &s);
 
         return s;
 }
 
-/* Of one slot of a VM; a slot with a guest_memfd is never set again, so these fields need no comparison. */
-static bool spec_equal(const SlotSpec *a, const SlotSpec *b) {
-        return a->flags == b->flags && a->gpa == b->gpa && a->size == b->size && a->hva == b->hva &&
-               a->backing == b->backing && a->offset == b->offset;
+/* Of one slot of a VM. */
+static bool slot_equal(const Slot *a, const Slot *b) {
+        size_t n = slot_count_showings(a);
+
+        if (a->spec.flags != b->spec.flags || a->spec.gpa != b->spec.gpa || a->spec.size != b->spec.size ||
+            a->spec.hva != b->spec.hva || slot_count_showings(b) != n)
+                return false;
+        for (size_t i = 0; i < n; i++) {
+                SlotShowing x = slot_showing(a, i), y = slot_showing(b, i);
+
+                if (!showing_equal(&x, &y))
+                        return false;
+        }
+        return true;
 }
 
-static int apply(VM *vm, const SlotSpec *spec, Slot *self, Change *ret) {
-        Change change = { .slot = self };
+/* Takes the new slot, but for -ENOMEM: then nothing changed. */
+static int replace(Slot *self, Slot *new, Change *ret) {
+        Change change = { .old = self, .new = new };
+        int r;
 
-        if (spec->size == 0) {
-                change.kind = CHANGE_DELETED;
-                slot_unlink(self);
-        } else if (!self) {
-                change.kind = CHANGE_CREATED;
-                change.slot = calloc(1, sizeof(Slot));
-                if (!change.slot)
-                        return -ENOMEM;
-                change.slot->vm = vm;
-                change.slot->spec = *spec;
-                slot_link(change.slot);
-        } else if (!spec_equal(spec, &self->spec)) {
-                change.kind = CHANGE_MODIFIED;
-                change.old = self->spec;
-                slot_unlink(self);
-                self->spec = *spec;
-                slot_link(self);
+        if (self && new && slot_equal(self, new)) {
+                slot_discard(new);
+                *ret = (Change) {};
+                return 0;
+        }
+
+        if (self)
+                change.untidy = slot_unlink(self);
+        r = new ? slot_link(new) : 0;
+        if (r < 0) {
+                if (self)
+                        slot_link_again(self);
+                slot_tidy(new);
+                return r;
         }
 
         *ret = change;
@@ -267,19 +420,27 @@ static int apply(VM *vm, const SlotSpec *spec, Slot *self, Change *ret) {
 
 /* Judges one spec and, unless it is denied, makes the change, which the caller keeps or undoes. */
 static int try(VM *vm, const SlotSpec *spec, Verdict *verdict, Change *ret_change, bool *ret_denied) {
-        SlotSpec normal = spec_normalize(spec);
-        Slot *self = slot_find(vm, spec->as_id, spec->id);
+        SlotSpec normal = spec_normalize(vm, spec);
+        Slot *self = slot_find(vm, spec->as_id, spec->id), *new = NULL;
         int r;
 
-        r = judge(vm, &normal, self, verdict, ret_denied);
-        if (r < 0)
+        r = judge_spec(vm, &normal, verdict);
+        if (r >= 0 && normal.size > 0 && !verdict_denies(verdict, vm->alias_policy)) {
+                r = slot_new(vm, &normal, &new);
+                if (r >= 0)
+                        r = alias_judge(new, self, verdict);
+        }
+        *ret_denied = verdict_denies(verdict, vm->alias_policy);
+        *ret_change = (Change) {};
+        if (r < 0 || *ret_denied) {
+                slot_discard(new);
                 return r;
-        if (*ret_denied) {
-                *ret_change = (Change) {};
-                return 0;
         }
 
-        return apply(vm, &normal, self, ret_change);
+        r = replace(self, new, ret_change);
+        if (r < 0)
+                slot_discard(new);
+        return r;
 }
 
 int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed) {
@@ -291,7 +452,7 @@ int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed) 
         if (r < 0)
                 return r;
 
-        *ret_changed = change.kind != CHANGE_NONE;
+        *ret_changed = is_change(&change);
         change_keep(&change);
         return 0;
 }
@@ -316,13 +477,14 @@ int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdi
 
         keep = r == 0 && apply_all && accepted;
         for (i = 0; changed && r == 0 && i < n; i++)
-                changed[i] = keep && changes[i].kind != CHANGE_NONE;
-        if (keep)
-                for (i = 0; i < done; i++)
+                changed[i] = keep && is_change(&changes[i]);
+        for (i = done; !keep && i > 0; i--)
+                change_undo(&changes[i - 1]);
+        for (i = 0; i < done; i++)
+                if (keep)
                         change_keep(&changes[i]);
-        else
-                while (done > 0)
-                        change_undo(&changes[--done]);
+                else
+                        change_done(&changes[i]);
 
         free(changes);
         if (r == 0)

@@ -7,7 +7,10 @@
  * (core/kvm_rules.c), then by the alias rules (core/alias.c), and changes the table only if neither refuses.
  *
  * A slot may be set again with another backing or offset for the same hva: to KVM nothing changes then, but the table
- * learns what is mapped there. What KVM ignores (guest_memfd without the flag) is not remembered. */
+ * learns what is mapped there. What KVM ignores (guest_memfd without the flag) is not remembered.
+ *
+ * What a slot shows at hva is what the VMM says (backing, offset), or what somebody saw mapped there (mapping), or
+ * known by its address alone. Seeing is a look at one moment: a VMM can map something else a moment later. */
 
 #include "core/backing.h"
 #include "core/interval.h"
@@ -44,6 +47,10 @@ typedef enum SlotRule {
         RULE_FOREIGN_GUEST_MEMFD,
         RULE_BEYOND_BACKING,
         RULE_BINDING_OVERLAP,
+        /* ours, and no alias policy lets it pass */
+        RULE_SHARE_READ_ONLY,
+        /* what is declared is not what is mapped; reported only where the policy is to observe */
+        RULE_MAPPING_MISMATCH,
         /* aliases: design section 5, in its order */
         RULE_SAME_FRAME,            /* 1: ok */
         RULE_PRIVATE_ALIAS,         /* 2: refused */
@@ -64,6 +71,30 @@ typedef enum Outcome {
         _OUTCOME_MAX,
 } Outcome;
 
+typedef enum MappedKind {
+        MAPPED_MEMORY,      /* known by its address alone: without a file, or a device's */
+        MAPPED_COPY,        /* a private mapping of a file: what is written there stays out of the file */
+        MAPPED_FILE,        /* a shared mapping of a file */
+        MAPPED_GUEST_MEMFD, /* the same of a guest_memfd */
+        _MAPPED_KIND_MAX,
+} MappedKind;
+
+/* A range of a VMM's addresses and what it shows. */
+typedef struct MappedRun {
+        MappedKind kind;
+        uint64_t hva, size; /* bytes, size > 0 */
+        dev_t dev;          /* the file's, but for MAPPED_MEMORY */
+        ino_t ino;
+        uint64_t offset; /* byte of the file at hva; offset + size <= 2^64 - 1 */
+} MappedRun;
+
+/* What is mapped at a slot's hva, as far as it was looked at. */
+typedef struct Mapping {
+        size_t n_runs;
+        const MappedRun
+                *runs; /* in order, apart from each other, inside the slot; what is mapped nowhere is in none */
+} Mapping;
+
 typedef struct SlotSpec {
         uint32_t id;          /* KVM's slot, bits 0 to 15 */
         uint32_t as_id;       /* KVM's slot, bits 16 to 31 */
@@ -75,27 +106,27 @@ typedef struct SlotSpec {
         uint64_t offset;      /* byte of backing at hva */
         Backing *guest_memfd; /* the private side, with SLOT_GUEST_MEMFD only. Borrowed. */
         uint64_t guest_memfd_offset;
+        const Mapping *mapping; /* what was seen at hva; NULL if nobody looked. Borrowed, and not remembered. */
 } SlotSpec;
 
 typedef struct Slot Slot;
 
-/* One side of a slot in the file index of the backing that it shows. */
-typedef struct SlotShowing {
-        IntervalNode node;
-        Slot *slot; /* NULL if this side shows no backing */
-        bool private_side;
-} SlotShowing;
+/* A range of a file that was seen at a slot's hva. */
+typedef struct SlotRun {
+        Slot *slot;
+        File *file;
+        uint64_t offset, size; /* of the file */
+        uint64_t at;           /* where the slot shows it, from its start */
+} SlotRun;
 
 struct Slot {
         VM *vm;
         SlotSpec spec;
 
-        /* private to core/ */
-        IntervalNode by_id;       /* in the table, [as_id << 32 | id, + 1) */
-        IntervalNode by_gpa;      /* in the table's address space, by guest physical address */
-        IntervalNode by_hva;      /* in the VM's Mm */
-        SlotShowing shared_side;  /* in spec.backing */
-        SlotShowing private_side; /* in spec.guest_memfd */
+        /* private to core/: see core/showing.c */
+        uint32_t n_runs;
+        bool shows_backing; /* all of the shared side is spec.backing, and there are no runs */
+        SlotRun runs[];     /* else: what the shared side shows of files, in order of its bytes */
 };
 
 /* What a slot has in common with another one, or with itself. VM and backing are borrowed: read them before
@@ -108,8 +139,11 @@ typedef struct Conflict {
         uint64_t gpa;           /* where the other slot shows the bytes */
         uint64_t requested_gpa; /* where the slot asked for would */
         uint64_t size;          /* bytes in common */
-        Backing *backing;       /* NULL for memory that is known by its mapping alone */
-        uint64_t offset;        /* of the bytes in backing */
+        Backing *backing;       /* NULL for memory that no backing holds */
+        dev_t dev; /* the file that no backing holds; ino is 0 for memory that is known by its address alone */
+        ino_t ino;
+        uint64_t offset;   /* of the bytes in the backing or file */
+        MappedKind mapped; /* RULE_MAPPING_MISMATCH only: what is mapped; vm, id and as_id are then the slot's own */
 } Conflict;
 
 /* Fill with verdict_init(), empty with verdict_done(). */
@@ -137,8 +171,9 @@ bool verdict_denies(const Verdict *verdict, AliasPolicy policy);
 #define SLOT_ALIASES_MAX      256U
 
 /* Creates, moves, changes the flags of, or deletes a slot. 0: judged; verdict->outcome says how, and the table has
- * changed unless it is denied: OUTCOME_REFUSED by a KVM rule, by RULE_BEYOND_BACKING for the shared side (which KVM
- * does not know, so kernel_errno is 0), or by an alias rule under ALIAS_POLICY_ENFORCE.
+ * changed unless it is denied: OUTCOME_REFUSED by a KVM rule, by RULE_BEYOND_BACKING for the shared side or
+ * RULE_SHARE_READ_ONLY (of which KVM knows nothing, so kernel_errno is 0), or by an alias rule under
+ * ALIAS_POLICY_ENFORCE.
  * *ret_changed says whether it has (a slot set again as it is counts as not changed). -ENOMEM: nothing changed. */
 int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed);
 
@@ -150,6 +185,10 @@ int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed);
 int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdict *verdicts, bool *changed,
                   bool *ret_accepted);
 
+/* Makes a mapping that says no more than the declaration could one: if it bears out the declaration, or if nothing is
+ * declared and all of it is one backing, which is declared then, spec->mapping is NULL afterwards. */
+void slot_spec_resolve(Registry *registry, SlotSpec *spec);
+
 /* NULL if there is none. */
 Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);
 /* The first slot in order of (as_id, id), and the one that comes after (as_id, id), which need not exist itself; NULL
@@ -157,6 +196,12 @@ Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);
 Slot *slot_first(VM *vm);
 Slot *slot_next(VM *vm, uint32_t as_id, uint32_t id);
 size_t slot_count(const VM *vm);
+/* How many ranges of files the slot shows. */
+size_t slot_count_showings(const Slot *slot);
+/* Slots of one address space that have a byte in common with the range, in order of guest physical address. Since no
+ * two of them have one in common with each other, a walk may go on from the end of the last one instead. */
+Slot *slot_first_at_gpa(VM *vm, uint32_t as_id, uint64_t gpa, uint64_t size, IntervalCursor *ret_cursor);
+Slot *slot_next_at_gpa(IntervalCursor *cursor);
 
 /* KVM's rules alone, in KVM's order (kernel-facts 1.3): fills verdict if they refuse. Returns true if they accept. */
 bool kvm_rules_accept(VM *vm, const SlotSpec *spec, Verdict *verdict);

@@ -20,7 +20,7 @@ void verdict_done(Verdict *verdict) {
 
 bool verdict_denies(const Verdict *verdict, AliasPolicy policy) {
         return verdict->outcome == OUTCOME_REFUSED &&
-               (policy == ALIAS_POLICY_ENFORCE || verdict->rule < RULE_SAME_FRAME);
+               (policy == ALIAS_POLICY_ENFORCE || verdict->rule < RULE_MAPPING_MISMATCH);
 }
 
 Outcome slot_rule_outcome(SlotRule rule) {
@@ -84,6 +84,10 @@ static int compare_conflict(const Conflict *a, const Conflict *b) {
                 r = compare_u64(a->size, b->size);
         if (r == 0)
                 r = compare_backing(a->backing, b->backing);
+        if (r == 0)
+                r = compare_u64(a->dev, b->dev);
+        if (r == 0)
+                r = compare_u64(a->ino, b->ino);
         return r != 0 ? r : compare_u64(a->offset, b->offset);
 }
 

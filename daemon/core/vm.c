@@ -38,6 +38,7 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
         vm->owner = spec->owner;
         vm->exit_policy = spec->exit_policy;
         vm->alias_policy = spec->alias_policy;
+        vm->type = spec->type;
         TAILQ_INIT(&vm->backings);
 
         r = -ENOMEM;
@@ -70,10 +71,12 @@ static void return_shares(VM *vm) {
 }
 
 void vm_withdraw_slots(VM *vm) {
-        Slot *slot;
+        Slot *slot, *next;
 
-        while ((slot = slot_first(vm)))
+        for (slot = slot_first(vm); slot; slot = next) {
+                next = slot_next(vm, slot->spec.as_id, slot->spec.id);
                 slot_free(slot);
+        }
 }
 
 VM *vm_free(VM *vm) {
@@ -84,11 +87,13 @@ VM *vm_free(VM *vm) {
 
         if (vm->slots)
                 vm_withdraw_slots(vm);
+        attributes_clear(&vm->private_ranges);
         while ((backing = TAILQ_FIRST(&vm->backings))) {
-                SlotShowing *showing;
+                IntervalCursor cursor;
+                Slot *slot;
 
-                while ((showing = showing_first(backing, 0, UINT64_MAX)))
-                        slot_free(showing->slot);
+                while ((slot = showing_first(backing, 0, UINT64_MAX, &cursor).slot))
+                        slot_free(slot);
                 backing_free(backing);
         }
         return_shares(vm);
@@ -98,7 +103,7 @@ VM *vm_free(VM *vm) {
         if (vm->mm != vm->own_mm)
                 mm_unref(vm->registry, vm->mm);
         mm_unref(vm->registry, vm->own_mm);
-        free(vm->slots);
+        slot_table_free(vm->slots);
         free(vm->name);
         free(vm);
         return NULL;
@@ -118,16 +123,16 @@ const char *vm_differs(const VM *vm, const VMSpec *spec) {
 
 int vm_attach(VM *vm, uint64_t mm_id) {
         Mm *mm;
-        Slot *slot;
         int r;
 
         r = mm_ref_by_id(vm->registry, mm_id, &mm);
         if (r < 0)
                 return r;
 
-        for (slot = slot_first(vm); slot; slot = slot_next(vm, slot->spec.as_id, slot->spec.id)) {
-                interval_remove(&vm->mm->slots, &slot->by_hva);
-                interval_insert(&mm->slots, &slot->by_hva, slot->spec.hva, slot->spec.size);
+        r = slot_enter_mm(vm, mm);
+        if (r < 0) {
+                mm_unref(vm->registry, mm);
+                return r;
         }
 
         if (vm->mm != vm->own_mm)
@@ -139,6 +144,7 @@ int vm_attach(VM *vm, uint64_t mm_id) {
 
 void vm_detach(VM *vm) {
         vm_withdraw_slots(vm);
+        attributes_clear(&vm->private_ranges);
 
         if (vm->mm != vm->own_mm)
                 mm_unref(vm->registry, vm->mm);

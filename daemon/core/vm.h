@@ -3,6 +3,7 @@
 
 /* One guest: who owns it, whether a VMM runs it, and what becomes of its memory when that ends. */
 
+#include "core/attributes.h"
 #include "core/registry.h"
 
 typedef enum ExitPolicy {
@@ -16,6 +17,15 @@ typedef enum AliasPolicy {
         ALIAS_POLICY_OBSERVE, /* a refused alias is reported and set; KVM's own rules refuse all the same */
         _ALIAS_POLICY_MAX,
 } AliasPolicy;
+
+/* What KVM_CREATE_VM was asked for, as far as it changes the rules of memslots. */
+typedef enum VMType {
+        VM_TYPE_UNDECLARED, /* not known: nothing is refused that one of the others could have */
+        VM_TYPE_ORDINARY,
+        VM_TYPE_PRIVATE,   /* with private memory: KVM_X86_SW_PROTECTED_VM */
+        VM_TYPE_PROTECTED, /* and its state hidden from the host: SEV-SNP, TDX */
+        _VM_TYPE_MAX,
+} VMType;
 
 /* Only vm_attach() and vm_detach() write the state. */
 typedef enum VMState {
@@ -35,13 +45,15 @@ struct VM {
         uid_t owner;
         ExitPolicy exit_policy;
         AliasPolicy alias_policy;
+        VMType type;
         VMState state;
         BackingList backings; /* in order of creation */
         size_t n_backings;
         uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
         SlotTable *slots;
-        Mm *mm;         /* never NULL: a private one until a VMM attaches */
-        void *userdata; /* the manager's */
+        AttributeMap private_ranges; /* of guest addresses */
+        Mm *mm;                      /* never NULL: a private one until a VMM attaches */
+        void *userdata;              /* the manager's */
 
         /* private to core/ */
         void *backings_by_name;    /* tsearch(3) tree of Backing */
@@ -58,6 +70,7 @@ typedef struct VMSpec {
         uid_t owner;
         ExitPolicy exit_policy;
         AliasPolicy alias_policy;
+        VMType type;
 } VMSpec;
 
 /* 0: *ret is the new VM. CORE_E_EXISTS: *ret is the VM of that name. CORE_E_LIMIT: the owner has
@@ -74,8 +87,8 @@ const char *vm_differs(const VM *vm, const VMSpec *spec);
 /* A VMM process has become the VM's. mm_id names its address space: equal for two VMs that one process runs, never
  * 0. Slots that were already declared move over to it. -ENOMEM leaves all as it was. */
 int vm_attach(VM *vm, uint64_t mm_id);
-/* The VMM has exited: its slots are withdrawn, the state becomes VM_RETAINED whatever the exit policy, which the
- * caller applies. */
+/* The VMM has exited: its slots are withdrawn, all guest addresses are shared again, the state becomes VM_RETAINED
+ * whatever the exit policy, which the caller applies. */
 void vm_detach(VM *vm);
 /* Forgets all slots of the VM, as vm_detach() does. */
 void vm_withdraw_slots(VM *vm);

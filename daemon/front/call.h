@@ -5,7 +5,7 @@
  *
  * A handler is int op_…(Call *call); it parses, refuses nonsense, looks up, changes, replies, in this order. By then
  * the dispatcher has checked the number of fds and, for rows with VM_OWNER, that the VM exists and the caller may
- * act on it. */
+ * act on it; for rows with VM_PEER the handler has to look at what is shared with the caller. */
 
 #include "front/event.h"
 #include "front/front.h"
@@ -39,7 +39,7 @@ typedef struct Call {
         bool oneway;  /* no reply will be sent */
         uid_t uid;    /* of the peer when it connected */
         size_t n_fds; /* that came with the call */
-        VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER */
+        VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
 } Call;
 
 #define OPERATION(method, handler, right, fds) int op_##handler(Call *call);
@@ -47,6 +47,10 @@ typedef struct Call {
 #undef OPERATION
 
 bool call_may_see(const Call *call, const VM *vm);
+/* Its own, or one that is shared with a VM of its own. */
+bool uid_may_see_backing(uid_t uid, const Backing *backing);
+/* Whether that holds for any backing of the VM. */
+bool uid_may_see_a_backing(uid_t uid, const VM *vm);
 /* The index of a parameter that was not given. */
 #define NO_FD UINT64_MAX
 /* The fd at an index that a parameter gave; borrowed. For NO_FD *ret_fd is negative. API_E_WrongFds if there is no such
@@ -67,15 +71,23 @@ struct Stream {
         uid_t uid;
         StreamFill fill;
         bool subscriber;
+        bool is_costly;             /* one message of it is enough for one turn of the event loop */
         Cursor only_vm;             /* "": all */
         Cursor only_backing, of_vm; /* "": all */
         Cursor vm, backing;         /* "": at the beginning */
         bool in_vm;                 /* as_id and id hold the last slot of vm that was sent */
         uint32_t as_id, id;
+        bool has_range; /* only what has a byte in common with the guest addresses [start, end) */
+        uint64_t start, end;
+        uint64_t from;     /* where the next one may begin, in that range, of as_id; with in_vm */
         bool greeted;      /* a subscriber has had its first message */
         uint64_t sequence; /* of the last event that was sent or passed over */
         TAILQ_ENTRY(Stream) streams;
 };
+
+/* The range of guest addresses that a list is confined to: the parameters guestPhysAddr and memorySize. All of them if
+ * neither is given, but then has_range is false. */
+int call_parse_range(const Call *call, uint64_t gpa, uint64_t size, Stream *stream, Failure *f);
 
 bool stream_may_see(const Stream *stream, const VM *vm);
 /* Answers the call with the first message of the stream, and goes on with the others as the client takes them.

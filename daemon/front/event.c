@@ -19,6 +19,8 @@ static const char *const kinds[] = {
         [EVENT_BACKING_PUNCHED] = "backing_punched",
         [EVENT_BACKING_RELEASED] = "backing_released",
         [EVENT_BACKING_GRANTED] = "backing_granted",
+        [EVENT_BACKING_SHARED] = "backing_shared",
+        [EVENT_BACKING_RECLAIMED] = "backing_reclaimed",
         [EVENT_SLOT_SET] = "slot_set",
         [EVENT_SLOT_DELETED] = "slot_deleted",
         [EVENT_ALIAS_REPORTED] = "alias_reported",
@@ -31,7 +33,7 @@ typedef char Name[NAME_LENGTH_MAX + 1];
 typedef struct Record {
         uint64_t timestamp; /* CLOCK_REALTIME, µs */
         EventKind kind;
-        uid_t owner;
+        uid_t owner, peer_owner; /* who may see it; the same uid if there is no peer VM */
         bool has_slot, has_peer, has_freed;
         uid_t peer;
         pid_t pid;
@@ -39,7 +41,7 @@ typedef struct Record {
         const char *access;
         sd_json_variant *verdict;
         SlotView slot; /* its names point into the three below */
-        Name vm, backing;
+        Name vm, backing, peer_vm;
         Name slot_backing, slot_backing_vm, slot_guest_memfd;
 } Record;
 
@@ -110,6 +112,7 @@ void event_log_record(EventLog *log, const Event *event) {
         record->timestamp = now_usec();
         record->kind = event->kind;
         record->owner = event->vm->owner;
+        record->peer_owner = event->peer_vm ? event->peer_vm->owner : record->owner;
         record->has_peer = event->peer != NULL;
         record->peer = event->peer ? *event->peer : 0;
         record->has_freed = event->freed != NULL;
@@ -117,12 +120,14 @@ void event_log_record(EventLog *log, const Event *event) {
         record->pid = event->pid;
         record->access = event->access;
         copy_name(record->vm, event->vm->name);
-        record->backing[0] = 0;
+        record->backing[0] = record->peer_vm[0] = 0;
         if (event->backing)
                 copy_name(record->backing, event->backing->name);
+        if (event->peer_vm)
+                copy_name(record->peer_vm, event->peer_vm->name);
         copy_slot(record, event);
         if (event->verdict && event->verdict->outcome != OUTCOME_OK &&
-            format_verdict(event->slot, event->verdict, EVENT_CONFLICTS_MAX, &record->verdict) < 0)
+            format_verdict(event->slot, event->verdict, EVENT_CONFLICTS_MAX, /* facts= */ NULL, &record->verdict) < 0)
                 record->kind = EVENT_GAP;
 }
 
@@ -150,6 +155,7 @@ static int format_record(const Record *record, uint64_t sequence, sd_json_varian
                 SD_JSON_BUILD_PAIR_CONDITION(record->verdict != NULL, "verdict",
                                              SD_JSON_BUILD_VARIANT(record->verdict)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->access != NULL, "access", SD_JSON_BUILD_STRING(record->access)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->peer_vm[0] != 0, "peer", SD_JSON_BUILD_STRING(record->peer_vm)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_peer, "peerUID", SD_JSON_BUILD_UNSIGNED(record->peer)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->pid > 0, "pid", SD_JSON_BUILD_UNSIGNED((uint64_t) record->pid)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_freed, "freedBytes", SD_JSON_BUILD_UNSIGNED(record->freed)));
@@ -182,7 +188,7 @@ int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_v
         while (*sequence < log->newest) {
                 const Record *record = &log->records[++*sequence % EVENTS_KEPT];
 
-                if (uid != 0 && uid != record->owner)
+                if (uid != 0 && uid != record->owner && uid != record->peer_owner)
                         continue;
                 r = format_record(record, *sequence, ret);
                 return r < 0 ? r : 1;

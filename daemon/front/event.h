@@ -28,6 +28,8 @@ typedef enum EventKind {
         EVENT_BACKING_PUNCHED,
         EVENT_BACKING_RELEASED,
         EVENT_BACKING_GRANTED,
+        EVENT_BACKING_SHARED,
+        EVENT_BACKING_RECLAIMED,
         EVENT_SLOT_SET,
         EVENT_SLOT_DELETED,
         EVENT_ALIAS_REPORTED,
@@ -43,6 +45,7 @@ typedef struct Event {
         const SlotSpec *slot;
         const Verdict *verdict; /* kept only if it refuses or allows something */
         const char *access;     /* static */
+        const VM *peer_vm;      /* its owner may see the event too */
         const uid_t *peer;
         pid_t pid;
         const uint64_t *freed; /* bytes */

@@ -103,6 +103,13 @@ int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid) {
         return f->error;
 }
 
+int fail_backing_in_use_by(Failure *f, const Backing *backing, const VM *peer, size_t slots) {
+        fail_backing_in_use(f, backing, 0);
+        f->peer_vm = peer->name;
+        f->slots = slots;
+        return f->error;
+}
+
 int fail_vm_in_use(Failure *f, const char *vm, pid_t pid) {
         *f = (Failure) { .error = API_E_VMInUse, .object = vm, .pid = pid };
         return f->error;
@@ -185,6 +192,12 @@ static int reply_backing_in_use(sd_varlink *link, const Failure *f) {
                          f->backing, f->object, (int) f->pid),
                         STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
                         UNSIGNED("pid", (uint64_t) f->pid));
+        if (f->peer_vm)
+                return SEND(link, f,
+                            ("Backing %s of VM %s is still shown by %zu slots of VM %s. Delete them first.",
+                             f->backing, f->object, f->slots, f->peer_vm),
+                            STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
+                            STRING("peer", f->peer_vm));
         return SEND(link, f,
                     ("Backing %s of VM %s is still shown by %zu slots. Delete them first.", f->backing, f->object,
                      f->slots),
@@ -223,6 +236,13 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                              safe(f->object, a)),
                             STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
         case API_E_NameConflict:
+                if (strcmp(f->field, "access") == 0)
+                        return SEND(
+                                link, f,
+                                ("%s is shared with that VM already, with access %s where %s was asked for. Reclaim it first.",
+                                 f->object, f->present, f->requested),
+                                STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
+                                STRING("requested", f->requested));
                 return SEND(
                         link, f,
                         ("%s is there already, with %s %s where %s was asked for. Use another name, or release it first.",

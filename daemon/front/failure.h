@@ -26,6 +26,7 @@ typedef struct Failure {
         ApiError error;
         const char *object; /* the VM, or what a permission is about */
         const char *backing;
+        const char *peer_vm;
         const char *field; /* a parameter, a limit, a feature, an operation, what was found */
         char present[40];  /* NameConflict */
         char requested[40];
@@ -54,6 +55,8 @@ int fail_not_sealed(Failure *f, unsigned missing);
 int fail_no_capacity(Failure *f, uint64_t page_size, int node, uint64_t needed, uint64_t available);
 int fail_limit(Failure *f, const char *limit, uint64_t maximum);
 int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid);
+/* By that many slots of another VM. */
+int fail_backing_in_use_by(Failure *f, const Backing *backing, const VM *peer, size_t slots);
 int fail_vm_in_use(Failure *f, const char *vm, pid_t pid);
 int fail_not_supported(Failure *f, const char *feature);
 /* errnum may be negative, as a return value is. */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <sys/utsname.h>
 
 #include "core/cleanup.h"
@@ -94,25 +95,59 @@ static int format_bits(uint64_t bits, sd_json_variant **ret) {
         return 0;
 }
 
-int format_backing(Service *service, const Backing *backing, sd_json_variant **ret) {
-        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL;
+static int compare_shares(const void *a, const void *b) {
+        const Share *x = a, *y = b;
+
+        return strcmp(x->vm->name, y->vm->name);
+}
+
+const char *access_word(bool read_only) {
+        return read_only ? "read_only" : "read_write";
+}
+
+static int format_shares(const Backing *backing, uid_t uid, sd_json_variant **ret) {
+        bool all = uid == 0 || uid == backing->vm->owner;
+        Share shares[SHARES_PER_BACKING_MAX];
+        size_t n = 0;
+        int r;
+
+        for (size_t i = 0; i < backing->n_shares; i++)
+                if (all || backing->shares[i].vm->owner == uid)
+                        shares[n++] = backing->shares[i];
+        qsort(shares, n, sizeof(Share), compare_shares);
+        for (size_t i = 0; i < n; i++) {
+                r = sd_json_variant_append_arraybo(ret, STRING("vm", shares[i].vm->name),
+                                                   STRING("access", access_word(shares[i].read_only)));
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL, *shares = NULL;
         int r;
 
         r = format_seals(service_seals(backing), &seals);
         if (r >= 0)
                 r = format_bits(backing->numa_nodes, &nodes);
+        if (r >= 0)
+                r = format_shares(backing, uid, &shares);
         if (r < 0)
                 return r;
-        return sd_json_buildo(ret, STRING("vm", backing->vm->name), STRING("name", backing->name),
-                              STRING("kind", backing_kind_word(backing->kind)),
-                              STRING("origin", backing_origin_word(backing->origin)), UNSIGNED("size", backing->size),
-                              UNSIGNED("pageSize", backing->page_size), UNSIGNED("device", backing->dev),
-                              UNSIGNED("inode", backing->ino), SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
-                              STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy",
-                                        numa_policy_word(backing->numa_policy)),
-                              VARIANT_IF(nodes != NULL, "numaNodes", nodes),
-                              UNSIGNED("residentBytes", service_resident(service, backing)),
-                              UNSIGNED("slots", backing->n_slots));
+        return sd_json_buildo(
+                ret, STRING("vm", backing->vm->name), STRING("name", backing->name),
+                STRING("kind", backing_kind_word(backing->kind)),
+                STRING("origin", backing_origin_word(backing->origin)), UNSIGNED("size", backing->size),
+                UNSIGNED("pageSize", backing->page_size),
+                UNSIGNED("effectivePageSize", advice_effective_page_size(backing, service_advice_facts(service))),
+                UNSIGNED("device", backing->dev), UNSIGNED("inode", backing->ino),
+                SD_JSON_BUILD_PAIR_VARIANT("seals", seals),
+                STRING_IF(backing->numa_policy != NUMA_POLICY_NONE, "numaPolicy",
+                          numa_policy_word(backing->numa_policy)),
+                VARIANT_IF(nodes != NULL, "numaNodes", nodes),
+                UNSIGNED("residentBytes", service_resident(service, backing)), UNSIGNED("slots", backing->n_slots),
+                VARIANT_IF(shares != NULL, "shares", shares));
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
@@ -149,14 +184,57 @@ int format_slot(const SlotView *view, sd_json_variant **ret) {
 
 static int format_conflict(const Conflict *c, sd_json_variant **ret) {
         const Backing *backing = c->backing;
+        bool is_file = !backing && c->ino != 0;
+        char device[32];
 
-        return sd_json_buildo(ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name),
-                              UNSIGNED("slotId", c->id), UNSIGNED("addressSpace", c->as_id),
-                              UNSIGNED("guestPhysAddr", c->gpa), UNSIGNED("requestedGuestPhysAddr", c->requested_gpa),
-                              UNSIGNED("size", c->size),
-                              STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
-                              STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
-                              UNSIGNED_IF(backing != NULL, "backingOffset", c->offset));
+        snprintf(device, sizeof(device), "%u:%u", major(c->dev), minor(c->dev));
+        return sd_json_buildo(
+                ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name), UNSIGNED("slotId", c->id),
+                UNSIGNED("addressSpace", c->as_id), UNSIGNED("guestPhysAddr", c->gpa),
+                UNSIGNED("requestedGuestPhysAddr", c->requested_gpa), UNSIGNED("size", c->size),
+                STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
+                STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
+                UNSIGNED_IF(backing != NULL, "backingOffset", c->offset), STRING_IF(is_file, "device", device),
+                UNSIGNED_IF(is_file, "inode", c->ino), UNSIGNED_IF(is_file, "fileOffset", c->offset),
+                STRING_IF(c->rule == RULE_MAPPING_MISMATCH, "mapped", mapped_kind_word(c->mapped)));
+}
+
+#define MEMORY_TEXT_SIZE 192
+
+/* The bytes of a conflict, as far as they have a name. */
+static void describe_memory(const Conflict *c, char buffer[static MEMORY_TEXT_SIZE]) {
+        if (c->backing)
+                snprintf(buffer, MEMORY_TEXT_SIZE, "range 0x%" PRIx64 "+0x%" PRIx64 " of %s", c->offset, c->size,
+                         c->backing->name);
+        else if (c->ino != 0)
+                snprintf(buffer, MEMORY_TEXT_SIZE,
+                         "range 0x%" PRIx64 "+0x%" PRIx64 " of a file that is no backing (device %u:%u, inode %" PRIu64
+                         ")",
+                         c->offset, c->size, major(c->dev), minor(c->dev), (uint64_t) c->ino);
+        else
+                snprintf(buffer, MEMORY_TEXT_SIZE, "0x%" PRIx64 " bytes", c->size);
+}
+
+/* "at userspaceAddr 0x7f0000001000 there is a private copy of range 0x0+0x1000 of ram0, so that writes do not reach the
+ * file, where range 0x1000+0x1000 of ram0 of VM web1 was declared" */
+static int describe_mismatch(const SlotSpec *spec, const Conflict *c, char **ret) {
+        static const struct {
+                const char *before, *after;
+        } words[] = {
+                [MAPPED_MEMORY] = { "", " of memory that is in no file" },
+                [MAPPED_COPY] = { "a private copy of ", ", so that writes do not reach the file" },
+                [MAPPED_FILE] = { "", "" },
+                [MAPPED_GUEST_MEMFD] = { "", ", which is a guest_memfd" },
+        };
+        uint64_t at = c->gpa - spec->gpa;
+        char found[MEMORY_TEXT_SIZE];
+
+        describe_memory(c, found);
+        return asprintf(ret,
+                        "at userspaceAddr 0x%" PRIx64 " there is %s%s%s, where range 0x%" PRIx64 "+0x%" PRIx64
+                        " of %s of VM %s was declared",
+                        spec->hva + at, words[c->mapped].before, found, words[c->mapped].after, spec->offset + at,
+                        c->size, spec->backing->name, spec->backing->vm->name);
 }
 
 /* What KVM itself would say to the slot. */
@@ -173,7 +251,8 @@ static void kernel_says(const Verdict *v, char buffer[static 40]) {
  * guest address 0xa0000 in slot 0 of VM web1. KVM alone would accept it." */
 static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         const Conflict *c = v->conflicts;
-        char memory[160], kernel[40], *text;
+        char memory[MEMORY_TEXT_SIZE], kernel[40], *text;
+        _cleanup_free_ char *mismatch = NULL;
         int r;
 
         kernel_says(v, kernel);
@@ -182,11 +261,14 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
                              slot_rule_sentence(v->rule), kernel);
                 return r < 0 ? NULL : text;
         }
-        if (c->backing)
-                snprintf(memory, sizeof(memory), "range 0x%" PRIx64 "+0x%" PRIx64 " of %s", c->offset, c->size,
-                         c->backing->name);
-        else
-                snprintf(memory, sizeof(memory), "0x%" PRIx64 " bytes", c->size);
+        if (c->rule == RULE_MAPPING_MISMATCH) {
+                if (describe_mismatch(spec, c, &mismatch) < 0)
+                        return NULL;
+                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s.%s", spec->id, spec->gpa,
+                             slot_rule_sentence(v->rule), mismatch, kernel);
+                return r < 0 ? NULL : text;
+        }
+        describe_memory(c, memory);
         r = asprintf(&text,
                      "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s that it would show at 0x%" PRIx64
                      " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of VM %s%s.%s",
@@ -195,28 +277,88 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         return r < 0 ? NULL : text;
 }
 
-/* Nearly all verdicts say ok and nothing else. Making that once saves more than judging a slot costs. */
-static int format_plain_verdict(sd_json_variant **ret) {
-        static sd_json_variant *plain;
-        int r;
+static char *advice_message(const Advice *a) {
+        char *text = NULL;
+        int r = -1;
 
-        if (!plain) {
-                r = sd_json_buildo(&plain, STRING("outcome", outcome_word(OUTCOME_OK)), UNSIGNED("kernelErrno", 0),
-                                   SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts"));
-                if (r < 0)
-                        return r;
+        switch (a->kind) {
+        case ADVICE_HUGE_PAGES_MISALIGNED:
+                r = asprintf(
+                        &text,
+                        "no huge page can be mapped: guestPhysAddr, userspaceAddr and backingOffset should have the same low 21 bits, but have 0x%" PRIx64
+                        ", 0x%" PRIx64 " and 0x%" PRIx64,
+                        a->gpa, a->hva, a->offset);
+                break;
+        case ADVICE_SMALL_PAGES:
+                r = asprintf(
+                        &text,
+                        "the kernel gives memfds no huge pages: allow them in /sys/kernel/mm/transparent_hugepage/shmem_enabled, or allocate with a pageSize of %" PRIu64,
+                        a->possible_page_size);
+                break;
+        case ADVICE_FLAGS_LIMIT_BACKING:
+                r = asprintf(&text,
+                             "log_dirty_pages makes KVM map pages of %" PRIu64
+                             " bytes, where the backing has pages of %" PRIu64 ": set it only while the log is needed",
+                             a->page_size, a->possible_page_size);
+                break;
+        case _ADVICE_KIND_MAX:
+                break;
         }
-        *ret = sd_json_variant_ref(plain);
+        return r < 0 ? NULL : text;
+}
+
+static int append_advice(const Advice *a, sd_json_variant **array) {
+        _cleanup_free_ char *message = advice_message(a);
+        bool misaligned = a->kind == ADVICE_HUGE_PAGES_MISALIGNED;
+
+        if (!message)
+                return -ENOMEM;
+        return sd_json_variant_append_arraybo(array, STRING("kind", advice_kind_word(a->kind)),
+                                              STRING("message", message), UNSIGNED("pageSize", a->page_size),
+                                              UNSIGNED("possiblePageSize", a->possible_page_size),
+                                              UNSIGNED_IF(misaligned, "guestPhysAddrLow", a->gpa),
+                                              UNSIGNED_IF(misaligned, "userspaceAddrLow", a->hva),
+                                              UNSIGNED_IF(misaligned, "backingOffsetLow", a->offset));
+}
+
+/* Nearly all verdicts say ok and nothing else, or beside it only what is true of every memfd of the host. Making these
+ * once saves more than judging a slot costs. */
+static int format_plain_verdict(const Advice *small_pages, sd_json_variant **ret) {
+        static sd_json_variant *plain[2];
+        _cleanup_json_ sd_json_variant *advice = NULL;
+        sd_json_variant **made = &plain[small_pages != NULL];
+        int r = 0;
+
+        if (!*made && small_pages)
+                r = append_advice(small_pages, &advice);
+        if (!*made && r >= 0)
+                r = sd_json_buildo(made, STRING("outcome", outcome_word(OUTCOME_OK)), UNSIGNED("kernelErrno", 0),
+                                   SD_JSON_BUILD_PAIR_EMPTY_ARRAY("conflicts"),
+                                   VARIANT_IF(advice != NULL, "advice", advice));
+        if (r < 0)
+                return r;
+        *ret = sd_json_variant_ref(*made);
         return 0;
 }
 
-int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, sd_json_variant **ret) {
-        _cleanup_json_ sd_json_variant *conflicts = NULL;
+int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, const AdviceFacts *facts,
+                   sd_json_variant **ret) {
+        _cleanup_json_ sd_json_variant *conflicts = NULL, *advice = NULL;
         _cleanup_free_ char *reason = NULL;
+        Advice list[_ADVICE_KIND_MAX];
+        size_t n_advice = 0;
         int r;
 
-        if (v->outcome == OUTCOME_OK && v->rule == RULE_NONE && v->kernel_errno == 0 && v->n_conflicts == 0)
-                return format_plain_verdict(ret);
+        if (facts && v->outcome != OUTCOME_REFUSED)
+                n_advice = advice_on_slot(spec, facts, list);
+        if (v->outcome == OUTCOME_OK && v->rule == RULE_NONE && v->kernel_errno == 0 && v->n_conflicts == 0 &&
+            (n_advice == 0 || (n_advice == 1 && list[0].kind == ADVICE_SMALL_PAGES)))
+                return format_plain_verdict(n_advice > 0 ? &list[0] : NULL, ret);
+        for (size_t i = 0; i < n_advice; i++) {
+                r = append_advice(&list[i], &advice);
+                if (r < 0)
+                        return r;
+        }
         for (size_t i = 0; i < v->n_conflicts && i < max_conflicts; i++) {
                 _cleanup_json_ sd_json_variant *conflict = NULL;
 
@@ -236,7 +378,8 @@ int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts,
                 STRING_IF(v->rule != RULE_NONE, "rule", slot_rule_word(v->rule)),
                 STRING_IF(reason != NULL, "reason", reason), UNSIGNED("kernelErrno", (uint64_t) v->kernel_errno),
                 SD_JSON_BUILD_PAIR_CONDITION(conflicts != NULL, "conflicts", SD_JSON_BUILD_VARIANT(conflicts)),
-                SD_JSON_BUILD_PAIR_CONDITION(conflicts == NULL, "conflicts", SD_JSON_BUILD_EMPTY_ARRAY));
+                SD_JSON_BUILD_PAIR_CONDITION(conflicts == NULL, "conflicts", SD_JSON_BUILD_EMPTY_ARRAY),
+                VARIANT_IF(advice != NULL, "advice", advice));
 }
 
 static int format_pools(const HostReport *report, sd_json_variant **ret_pools, sd_json_variant **ret_sizes) {
@@ -291,9 +434,11 @@ int format_host(Service *service, sd_json_variant **ret) {
                 return r;
         r = sd_json_buildo(
                 &limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX), UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
-                UNSIGNED("slotsPerAddressSpace", SLOTS_PER_ADDRESS_SPACE_MAX),
-                UNSIGNED("addressSpaces", ADDRESS_SPACES_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
-                UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX), UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
+                UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
+                UNSIGNED("addressSpaces", registry->kvm.address_spaces),
+                UNSIGNED("sharesPerBacking", SHARES_PER_BACKING_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
+                UNSIGNED("privateRangesPerVM", PRIVATE_RANGES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
+                UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
                 UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)
                 return r;

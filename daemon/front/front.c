@@ -12,6 +12,7 @@
 enum {
         ANYONE,
         VM_OWNER,
+        VM_PEER,
 };
 
 typedef struct Operation {
@@ -51,8 +52,21 @@ int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd) {
         return 0;
 }
 
-/* The right of a row with VM_OWNER. Sets call->vm. */
-static int check_owner(Call *call, Failure *f) {
+bool uid_may_see_backing(uid_t uid, const Backing *backing) {
+        return uid == 0 || backing_access_of(backing, uid) != ACCESS_NONE;
+}
+
+bool uid_may_see_a_backing(uid_t uid, const VM *vm) {
+        const Backing *backing;
+
+        TAILQ_FOREACH(backing, &vm->backings, backings)
+                if (uid_may_see_backing(uid, backing))
+                        return true;
+        return false;
+}
+
+/* The right of a row with VM_OWNER or VM_PEER. Sets call->vm. */
+static int check_vm(Call *call, int right, Failure *f) {
         sd_json_variant *v = sd_json_variant_by_key(call->parameters, "vm");
         const char *name = v && sd_json_variant_is_string(v) ? sd_json_variant_string(v) : "";
         VM *vm;
@@ -60,7 +74,7 @@ static int check_owner(Call *call, Failure *f) {
         vm = registry_find_vm(call->registry, name);
         if (!vm)
                 return fail_no_such_vm(f, name);
-        if (!call_may_see(call, vm))
+        if (!call_may_see(call, vm) && (right != VM_PEER || !uid_may_see_a_backing(call->uid, vm)))
                 return fail_not_permitted(f, vm->name, call->uid);
         call->vm = vm;
         return 0;
@@ -69,7 +83,7 @@ static int check_owner(Call *call, Failure *f) {
 static int check_call(Call *call, const Operation *operation, Failure *f) {
         if (call->n_fds > operation->fds)
                 return fail_wrong_fds(f, call->n_fds, 0, operation->fds);
-        return operation->right == VM_OWNER ? check_owner(call, f) : 0;
+        return operation->right == ANYONE ? 0 : check_vm(call, operation->right, f);
 }
 
 static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, Front *front,

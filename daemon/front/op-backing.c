@@ -87,7 +87,7 @@ static int push_fd(Call *call, Backing *backing, bool read_only, int *ret_index,
                                            .kind = EVENT_BACKING_GRANTED,
                                            .vm = backing->vm,
                                            .backing = backing,
-                                           .access = read_only ? "read_only" : "read_write",
+                                           .access = access_word(read_only),
                                            .peer = &call->uid,
                                    });
         return 0;
@@ -225,7 +225,7 @@ int op_adopt_backing(Call *call) {
                                                    .peer = &call->uid,
                                            });
         if (backing) {
-                r = format_backing(call->service, backing, &object);
+                r = format_backing(call->service, backing, call->uid, &object);
                 if (r < 0)
                         return sd_varlink_error_errno(call->link, r);
         }
@@ -244,6 +244,24 @@ static int find_backing(Call *call, const BackingParameters *p, Backing **ret, F
         return *ret ? 0 : fail_no_such_backing(f, call->vm->name, p->backing);
 }
 
+/* Somebody else's VM: say of its backings no more than what is shared. */
+static int find_openable(Call *call, const BackingParameters *p, bool read_only, Backing **ret, Failure *f) {
+        BackingAccess access;
+        Backing *backing;
+
+        if (call_may_see(call, call->vm))
+                return find_backing(call, p, ret, f);
+        backing = vm_find_backing(call->vm, p->backing);
+        access = backing ? backing_access_of(backing, call->uid) : ACCESS_NONE;
+        if (access == ACCESS_NONE)
+                return fail_not_permitted(f, call->vm->name, call->uid);
+        if (access == ACCESS_READ_ONLY && !read_only)
+                return fail_not_permitted(f, "a backing that is shared for reading only, in order to write",
+                                          call->uid);
+        *ret = backing;
+        return 0;
+}
+
 int op_open_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(BackingParameters, vm),
@@ -258,16 +276,18 @@ int op_open_backing(Call *call) {
         BackingParameters p = {};
         Failure f = {};
         Backing *backing;
+        bool read_only;
         int index, r;
 
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = find_backing(call, &p, &backing, &f);
+        read_only = p.access && strcmp(p.access, "read_only") == 0;
+        r = find_openable(call, &p, read_only, &backing, &f);
         if (r == 0)
-                r = format_backing(call->service, backing, &object);
+                r = format_backing(call->service, backing, call->uid, &object);
         if (r == 0)
-                r = push_fd(call, backing, p.access && strcmp(p.access, "read_only") == 0, &index, &f);
+                r = push_fd(call, backing, read_only, &index, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_VARIANT("backing", object),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "core/range.h"
 #include "front/call.h"
 #include "front/format.h"
 
@@ -27,17 +28,21 @@ int op_get_host(Call *call) {
         return sd_varlink_reply(call->link, reply);
 }
 
-/* The next VM of the stream after the one its cursor is at, or NULL. */
-static VM *next_vm(Stream *stream) {
-        VM *vm;
+/* The next VM of the host after the one that the stream's cursor is at, or NULL. */
+static VM *next_vm_of_any(Stream *stream) {
+        if (stream->only_vm[0])
+                return strcmp(stream->vm, stream->only_vm) != 0 ?
+                               registry_find_vm(stream->front->registry, stream->only_vm) :
+                               NULL;
+        return registry_next_vm(stream->front->registry, stream->vm[0] ? stream->vm : NULL);
+}
 
-        if (stream->only_vm[0]) {
-                vm = registry_find_vm(stream->front->registry, stream->only_vm);
-                return vm && strcmp(stream->vm, stream->only_vm) != 0 && stream_may_see(stream, vm) ? vm : NULL;
-        }
-        vm = registry_next_vm(stream->front->registry, stream->vm[0] ? stream->vm : NULL);
+/* The same of the VMs that the caller may see. */
+static VM *next_vm(Stream *stream) {
+        VM *vm = next_vm_of_any(stream);
+
         while (vm && !stream_may_see(stream, vm))
-                vm = registry_next_vm(stream->front->registry, vm->name);
+                vm = stream->only_vm[0] ? NULL : registry_next_vm(stream->front->registry, vm->name);
         return vm;
 }
 
@@ -83,7 +88,8 @@ static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         return finish("vms", array, ret);
 }
 
-/* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. */
+/* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. Each VM may have one
+ * that is shared with the caller. */
 static Backing *next_backing(Stream *stream) {
         Backing *backing;
         VM *vm;
@@ -92,12 +98,14 @@ static Backing *next_backing(Stream *stream) {
         for (;;) {
                 if (vm) {
                         backing = vm_next_backing(vm, stream->backing[0] ? stream->backing : NULL);
+                        while (backing && !uid_may_see_backing(stream->uid, backing))
+                                backing = vm_next_backing(vm, backing->name);
                         if (backing) {
                                 strcpy(stream->backing, backing->name);
                                 return backing;
                         }
                 }
-                vm = next_vm(stream);
+                vm = next_vm_of_any(stream);
                 if (!vm)
                         return NULL;
                 enter_vm(stream, vm);
@@ -113,7 +121,7 @@ static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) 
         for (size_t n = 0; n < CHUNK && (backing = next_backing(stream)); n++) {
                 sd_json_variant *object = NULL;
 
-                r = format_backing(stream->front->service, backing, &object);
+                r = format_backing(stream->front->service, backing, stream->uid, &object);
                 if (r >= 0)
                         r = append(&array, object);
                 if (r < 0)
@@ -124,6 +132,40 @@ static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) 
         return finish("backings", array, ret);
 }
 
+static Slot *next_by_id(Stream *stream, VM *vm) {
+        Slot *slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
+
+        if (!slot)
+                return NULL;
+        stream->in_vm = true;
+        stream->as_id = slot->spec.as_id;
+        stream->id = slot->spec.id;
+        return slot;
+}
+
+static Slot *next_in_range(Stream *stream, VM *vm) {
+        if (!stream->in_vm) {
+                stream->in_vm = true;
+                stream->as_id = 0;
+                stream->from = stream->start;
+        }
+        for (; stream->as_id < ADDRESS_SPACES_MAX; stream->as_id++, stream->from = stream->start) {
+                IntervalCursor cursor;
+                uint64_t slot_end;
+                Slot *slot;
+
+                if (stream->from == stream->end)
+                        continue;
+                slot = slot_first_at_gpa(vm, stream->as_id, stream->from, stream->end - stream->from, &cursor);
+                if (!slot)
+                        continue;
+                slot_end = slot->spec.gpa + slot->spec.size;
+                stream->from = slot_end < stream->end ? slot_end : stream->end;
+                return slot;
+        }
+        return NULL;
+}
+
 static Slot *next_slot(Stream *stream) {
         Slot *slot;
         VM *vm;
@@ -131,13 +173,9 @@ static Slot *next_slot(Stream *stream) {
         vm = stream->vm[0] ? registry_find_vm(stream->front->registry, stream->vm) : NULL;
         for (;;) {
                 if (vm) {
-                        slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
-                        if (slot) {
-                                stream->in_vm = true;
-                                stream->as_id = slot->spec.as_id;
-                                stream->id = slot->spec.id;
+                        slot = stream->has_range ? next_in_range(stream, vm) : next_by_id(stream, vm);
+                        if (slot)
                                 return slot;
-                        }
                 }
                 vm = next_vm(stream);
                 if (!vm)
@@ -196,7 +234,7 @@ static int fill_slots(Stream *stream, sd_json_variant **ret, bool *ret_last) {
 }
 
 /* The VM, and the backing, that a list is confined to must exist. */
-static int check_filter(Call *call, const char *vm_name, const char *backing_name, Failure *f) {
+static int check_filter(Call *call, StreamFill fill, const char *vm_name, const char *backing_name, Failure *f) {
         VM *vm;
 
         if (backing_name && !vm_name)
@@ -206,21 +244,43 @@ static int check_filter(Call *call, const char *vm_name, const char *backing_nam
         vm = registry_find_vm(call->registry, vm_name);
         if (!vm)
                 return fail_no_such_vm(f, vm_name);
-        if (!call_may_see(call, vm))
+        if (!call_may_see(call, vm) && (fill != fill_backings || !uid_may_see_a_backing(call->uid, vm)))
                 return fail_not_permitted(f, vm->name, call->uid);
         if (backing_name && !vm_find_backing(vm, backing_name))
                 return fail_no_such_backing(f, vm->name, backing_name);
         return 0;
 }
 
+static bool is_given(const Call *call, const char *parameter) {
+        sd_json_variant *v = sd_json_variant_by_key(call->parameters, parameter);
+
+        return v && !sd_json_variant_is_null(v);
+}
+
+int call_parse_range(const Call *call, uint64_t gpa, uint64_t size, Stream *stream, Failure *f) {
+        if (!is_given(call, "memorySize"))
+                size = UINT64_MAX - gpa;
+        if (!range_valid(gpa, size))
+                return fail_invalid_value(f, "memorySize", size, 1, UINT64_MAX - gpa, 0);
+        stream->has_range = is_given(call, "guestPhysAddr") || is_given(call, "memorySize");
+        stream->start = gpa;
+        stream->end = gpa + size;
+        return 0;
+}
+
 static int list(Call *call, StreamFill fill) {
         struct {
                 const char *vm, *backing;
+                uint64_t gpa, size;
         } p = {};
         const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
                   SD_JSON_NULLABLE },
                 { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), backing),
+                  SD_JSON_NULLABLE },
+                { "guestPhysAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), gpa),
+                  SD_JSON_NULLABLE },
+                { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), size),
                   SD_JSON_NULLABLE },
                 {},
         };
@@ -231,7 +291,9 @@ static int list(Call *call, StreamFill fill) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = check_filter(call, p.vm, p.backing, &f);
+        r = check_filter(call, fill, p.vm, p.backing, &f);
+        if (r == 0)
+                r = call_parse_range(call, p.gpa, p.size, &stream, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         /* Both exist, so they fit. */

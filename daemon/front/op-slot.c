@@ -70,8 +70,8 @@ static int find_backing_of(VM *vm, const char *name, Backing **ret, Failure *f) 
         return *ret ? 0 : fail_no_such_backing(f, vm->name, name);
 }
 
-/* A slot may show another VM's backing only if the caller owns that VM too; or else it could occupy the other's
- * guest frames. */
+/* A slot may show another VM's backing only if the caller owns that VM too, or if the backing is shared with the
+ * slot's VM; or else it could occupy the other's guest frames. Whoever may not is not told whether there is one. */
 static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, Failure *f) {
         VM *vm = call->vm;
 
@@ -79,8 +79,12 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
                 vm = registry_find_vm(call->registry, p->backing_vm);
                 if (!vm)
                         return fail_no_such_vm(f, p->backing_vm);
-                if (!call_may_see(call, vm))
-                        return fail_not_permitted(f, vm->name, call->uid);
+                if (!call_may_see(call, vm)) {
+                        *ret = vm_find_backing(vm, p->backing);
+                        return *ret && backing_is_shared_with(*ret, call->vm) ?
+                                       0 :
+                                       fail_not_permitted(f, vm->name, call->uid);
+                }
         }
         return find_backing_of(vm, p->backing, ret, f);
 }
@@ -122,7 +126,8 @@ static int parse_slot(Call *call, sd_json_variant *v, SlotSpec *ret, Failure *f,
                         *ret_bad = "slot";
                 return r;
         }
-        return resolve_slot(call, &p, ret, f);
+        r = resolve_slot(call, &p, ret, f);
+        return r != 0 ? r : service_look_at_slot(call->vm, ret);
 }
 
 static int reply_parse_error(Call *call, int r, const Failure *f, const char *bad) {
@@ -155,7 +160,7 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
         _cleanup_json_ sd_json_variant *object = NULL;
         int r;
 
-        r = format_verdict(spec, verdict, VERDICT_CONFLICTS_MAX, &object);
+        r = format_verdict(spec, verdict, VERDICT_CONFLICTS_MAX, service_advice_facts(call->service), &object);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (was_set)
@@ -181,8 +186,8 @@ int op_set_slot(Call *call) {
                 {},
         };
         _cleanup_(verdict_done) Verdict verdict;
+        _cleanup_(service_forget_look) SlotSpec spec = {};
         const char *bad;
-        SlotSpec spec;
         Failure f = {};
         bool changed;
         int r;
@@ -213,6 +218,8 @@ typedef struct Batch {
 static void batch_done(Batch *batch) {
         for (size_t i = 0; batch->verdicts && i < batch->n; i++)
                 verdict_done(&batch->verdicts[i]);
+        for (size_t i = 0; batch->specs && i < batch->n; i++)
+                service_forget_look(&batch->specs[i]);
         free(batch->specs);
         free(batch->verdicts);
         free(batch->changed);
@@ -240,7 +247,7 @@ static int batch_parse(Call *call, sd_json_variant *slots, Batch *batch, Failure
         return 0;
 }
 
-static int batch_format(const Batch *batch, sd_json_variant **ret) {
+static int batch_format(const Batch *batch, const AdviceFacts *facts, sd_json_variant **ret) {
         size_t max_conflicts = batch->n > 0 ? CONFLICTS_PER_REPLY / batch->n : 0;
         int r;
 
@@ -248,7 +255,7 @@ static int batch_format(const Batch *batch, sd_json_variant **ret) {
         for (size_t i = 0; r >= 0 && i < batch->n; i++) {
                 _cleanup_json_ sd_json_variant *verdict = NULL;
 
-                r = format_verdict(&batch->specs[i], &batch->verdicts[i], max_conflicts, &verdict);
+                r = format_verdict(&batch->specs[i], &batch->verdicts[i], max_conflicts, facts, &verdict);
                 if (r >= 0)
                         r = sd_json_variant_append_array(ret, verdict);
         }
@@ -273,7 +280,7 @@ static int reply_batch(Call *call, const Batch *batch, bool apply) {
         _cleanup_json_ sd_json_variant *verdicts = NULL;
         int r;
 
-        r = batch_format(batch, &verdicts);
+        r = batch_format(batch, service_advice_facts(call->service), &verdicts);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (apply && !batch->accepted)

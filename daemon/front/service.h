@@ -6,6 +6,7 @@
  *
  * Return values: 0 done; API_E_…, positive, with the Failure filled; a negative errno, unexpected. */
 
+#include "core/advice.h"
 #include "core/slot.h"
 #include "core/vm.h"
 #include "front/failure.h"
@@ -28,6 +29,9 @@ typedef struct HostReport {
 Registry *service_registry(Service *service);
 int service_host_report(Service *service, HostReport *ret);
 
+/* What advice goes by; looked up anew every ten seconds at most, and only when somebody asks. */
+const AdviceFacts *service_advice_facts(Service *service);
+
 /* The pid of the attached VMM, or 0. For people. */
 pid_t service_vmm_pid(const VM *vm);
 /* Makes the process behind pidfd (borrowed) the VM's VMM. peer: the uid of the caller. */
@@ -46,7 +50,16 @@ int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd
 int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f);
 int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed, Failure *f);
 
+/* Looks what the VM's VMM has mapped at the slot, if it has one whose mappings can be read, and resolves the spec;
+ * what is left to judge is in spec->mapping until service_forget_look(). */
+int service_look_at_slot(VM *vm, SlotSpec *spec);
+void service_forget_look(SlotSpec *spec);
+
 /* Bytes in memory now; 0 if the kernel does not say. */
 uint64_t service_resident(Service *service, const Backing *backing);
+/* Whether the kernel counts resident bytes of a part of a file; never of huge pages. */
+bool service_can_count_ranges(Service *service);
+/* Bytes of [offset, offset + size) in memory now. -EOPNOTSUPP if the kernel does not say. */
+int service_resident_range(Service *service, const Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret);
 /* F_SEAL_… */
 unsigned service_seals(const Backing *backing);

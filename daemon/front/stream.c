@@ -27,7 +27,7 @@ bool stream_may_see(const Stream *stream, const VM *vm) {
 
 /* Sends messages until the stream ends (returns 1), has nothing to send now or the batch is full (0). */
 static int send_batch(Stream *stream) {
-        for (size_t i = 0; i < BATCH; i++) {
+        for (size_t i = 0; i < (stream->is_costly ? 1 : BATCH); i++) {
                 _cleanup_(sd_json_variant_unrefp) sd_json_variant *message = NULL;
                 bool last = false;
                 int r;

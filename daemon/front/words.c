@@ -33,10 +33,22 @@ static const char *const vm_states[] = {
         [VM_ATTACHED] = "attached",
         [VM_RETAINED] = "retained",
 };
+static const char *const mapped_kinds[] = {
+        [MAPPED_MEMORY] = "memory",
+        [MAPPED_COPY] = "copy",
+        [MAPPED_FILE] = "file",
+        [MAPPED_GUEST_MEMFD] = "guest_memfd",
+};
 static const char *const outcomes[] = {
         [OUTCOME_OK] = "ok",
         [OUTCOME_ALLOWED] = "allowed",
         [OUTCOME_REFUSED] = "refused",
+};
+
+static const char *const advice_kinds[] = {
+        [ADVICE_HUGE_PAGES_MISALIGNED] = "huge_pages_misaligned",
+        [ADVICE_SMALL_PAGES] = "small_pages",
+        [ADVICE_FLAGS_LIMIT_BACKING] = "flags_limit_backing",
 };
 
 static const struct {
@@ -63,6 +75,10 @@ static const struct {
         [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it" },
         [RULE_BINDING_OVERLAP] = { "binding_overlap",
                                    "this range of the guest_memfd is already bound by another slot" },
+        [RULE_SHARE_READ_ONLY] = { "share_read_only",
+                                   "the owner shares this backing for reading only, so the slot needs the flag readonly" },
+        [RULE_MAPPING_MISMATCH] = { "mapping_mismatch",
+                                    "what the VMM has mapped at userspaceAddr is not what was declared" },
         [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias" },
         [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice" },
         [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only" },
@@ -81,7 +97,9 @@ _Static_assert(ELEMENTSOF(numa_policies) == _NUMA_POLICY_MAX, "a NumaPolicy has 
 _Static_assert(ELEMENTSOF(exit_policies) == _EXIT_POLICY_MAX, "an ExitPolicy has no word");
 _Static_assert(ELEMENTSOF(alias_policies) == _ALIAS_POLICY_MAX, "an AliasPolicy has no word");
 _Static_assert(ELEMENTSOF(vm_states) == _VM_STATE_MAX, "a VMState has no word");
+_Static_assert(ELEMENTSOF(mapped_kinds) == _MAPPED_KIND_MAX, "a MappedKind has no word");
 _Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
+_Static_assert(ELEMENTSOF(advice_kinds) == _ADVICE_KIND_MAX, "an AdviceKind has no word");
 _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
 
 static int find(const char *const *words, size_t n, const char *word, int fallback) {
@@ -107,8 +125,10 @@ DEFINE_WORD(backing_origin, BackingOrigin, backing_origins)
 DEFINE_WORD(numa_policy, NumaPolicy, numa_policies)
 DEFINE_WORD(exit_policy, ExitPolicy, exit_policies)
 DEFINE_WORD(alias_policy, AliasPolicy, alias_policies)
+DEFINE_WORD(mapped_kind, MappedKind, mapped_kinds)
 DEFINE_WORD(vm_state, VMState, vm_states)
 DEFINE_WORD(outcome, Outcome, outcomes)
+DEFINE_WORD(advice_kind, AdviceKind, advice_kinds)
 DEFINE_OF(backing_kind, backing_kinds)
 DEFINE_OF(numa_policy, numa_policies)
 DEFINE_OF(exit_policy, exit_policies)

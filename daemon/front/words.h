@@ -3,6 +3,7 @@
 
 /* Enums of the core and their words on the wire, one table each. */
 
+#include "core/advice.h"
 #include "core/slot.h"
 #include "core/vm.h"
 
@@ -11,8 +12,10 @@ const char *backing_origin_word(BackingOrigin origin);
 const char *numa_policy_word(NumaPolicy policy); /* NULL for NUMA_POLICY_NONE */
 const char *exit_policy_word(ExitPolicy policy);
 const char *alias_policy_word(AliasPolicy policy);
+const char *mapped_kind_word(MappedKind value);
 const char *vm_state_word(VMState state);
 const char *outcome_word(Outcome outcome);
+const char *advice_kind_word(AdviceKind kind);
 const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
 /* One sentence on what the rule says, for people. */
 const char *slot_rule_sentence(SlotRule rule);

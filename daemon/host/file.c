@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -34,6 +35,22 @@ int file_read_u64(const char *path, uint64_t *ret) {
         if (errno != 0 || end == buffer || (*end != 0 && *end != '\n'))
                 return -EINVAL;
         *ret = value;
+        return 0;
+}
+
+int file_read_choice(const char *path, char ret[static 32]) {
+        char buffer[256], *start, *end;
+        int r;
+
+        r = read_line(path, buffer);
+        if (r < 0)
+                return r;
+        start = strchr(buffer, '[');
+        end = start ? strchr(start, ']') : NULL;
+        if (!end || end - start > 32)
+                return -EINVAL;
+        *end = 0;
+        strcpy(ret, start + 1);
         return 0;
 }
 

@@ -12,6 +12,7 @@
 
 #define HOST_POOLS "/sys/kernel/mm/hugepages"
 #define NODES      "/sys/devices/system/node"
+#define THP        "/sys/kernel/mm/transparent_hugepage"
 
 /* A count of pages in one of the pool's files, as bytes. */
 static int read_pages(const HugePagePool *pool, const char *name, uint64_t *ret) {
@@ -115,4 +116,22 @@ int hugepages_list(HugePagePool **ret, size_t *ret_n) {
         *ret = TAKE_PTR(pools);
         *ret_n = n;
         return 0;
+}
+
+/* Documentation/admin-guide/mm/transhuge.rst. Since Linux 6.10 each size of huge pages has a switch of its own, which
+ * is "inherit" for this size unless somebody changed it. */
+uint64_t hugepages_of_memfd(void) {
+        char all[32], own[32], path[128];
+        uint64_t size;
+
+        if (file_read_u64(THP "/hpage_pmd_size", &size) < 0 || file_read_choice(THP "/shmem_enabled", all) < 0)
+                return 0;
+        if (strcmp(all, "deny") == 0)
+                return 0;
+        if (strcmp(all, "force") == 0)
+                return size;
+        snprintf(path, sizeof(path), THP "/hugepages-%" PRIu64 "kB/shmem_enabled", size / 1024);
+        if (file_read_choice(path, own) >= 0 && strcmp(own, "inherit") != 0)
+                return strcmp(own, "never") == 0 ? 0 : size;
+        return strcmp(all, "never") == 0 ? 0 : size;
 }

@@ -20,5 +20,8 @@ typedef struct HugePagePool {
 int hugepages_list(HugePagePool **ret, size_t *ret_n);
 /* One pool. -ENODEV if the kernel does not know that page size or node. */
 int hugepages_read(uint64_t page_size, int node, HugePagePool *ret);
+/* Bytes of the huge page that the kernel may use for a memfd of ordinary pages, if the VMM asks for it or without; 0 if
+ * it uses none. */
+uint64_t hugepages_of_memfd(void);
 /* Bytes that a new reservation can have. */
 uint64_t hugepages_available(const HugePagePool *pool);

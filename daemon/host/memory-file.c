@@ -34,9 +34,9 @@ struct cachestat_v0 {
         uint64_t nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted;
 };
 
-static int cachestat_pages(int fd, uint64_t *ret) {
-        /* len 0: to the end of the file */
-        struct cachestat_range_v0 range = { 0, 0 };
+/* size 0: to the end of the file */
+static int cachestat_pages(int fd, uint64_t offset, uint64_t size, uint64_t *ret) {
+        struct cachestat_range_v0 range = { offset, size };
         struct cachestat_v0 stat;
 
         if (syscall(__NR_cachestat, fd, &range, &stat, 0) < 0)
@@ -59,7 +59,7 @@ int memory_host_probe(MemoryHost *ret) {
         if (fd < 0 || fstat(fd, &st) < 0)
                 return -errno;
         host.memfd_dev = st.st_dev;
-        host.cachestat = cachestat_pages(fd, &pages) >= 0;
+        host.cachestat = cachestat_pages(fd, 0, 0, &pages) >= 0;
         *ret = host;
         return 0;
 }
@@ -343,7 +343,7 @@ int memory_file_resident(const MemoryHost *host, int fd, BackingKind kind, uint6
         int r;
 
         if (host->cachestat && needs_cachestat(kind)) {
-                r = cachestat_pages(fd, &pages);
+                r = cachestat_pages(fd, 0, 0, &pages);
                 if (r < 0)
                         return r;
                 *ret = pages * (uint64_t) sysconf(_SC_PAGESIZE);
@@ -352,6 +352,20 @@ int memory_file_resident(const MemoryHost *host, int fd, BackingKind kind, uint6
         if (fstat(fd, &st) < 0)
                 return -errno;
         *ret = (uint64_t) st.st_blocks * 512;
+        return 0;
+}
+
+int memory_file_resident_range(const MemoryHost *host, int fd, BackingKind kind, uint64_t offset, uint64_t size,
+                               uint64_t *ret) {
+        uint64_t pages = 0;
+        int r;
+
+        if (!host->cachestat || kind == BACKING_HUGETLB || size == 0)
+                return -EOPNOTSUPP;
+        r = cachestat_pages(fd, offset, size, &pages);
+        if (r < 0)
+                return r;
+        *ret = pages * (uint64_t) sysconf(_SC_PAGESIZE);
         return 0;
 }
 

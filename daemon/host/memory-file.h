@@ -62,5 +62,9 @@ int memory_file_open_read_only(int fd, int *ret_fd);
 /* Bytes that are in memory now: by cachestat(2) where st_blocks does not say the same, and the kernel has it. */
 int memory_file_resident(const MemoryHost *host, int fd, BackingKind kind, uint64_t *ret);
 
+/* The same of a part of the file that is not empty. -EOPNOTSUPP without cachestat(2), and for huge pages. */
+int memory_file_resident_range(const MemoryHost *host, int fd, BackingKind kind, uint64_t offset, uint64_t size,
+                               uint64_t *ret);
+
 /* Gives the range back to the host. Both multiples of the page size. */
 int memory_file_punch(int fd, uint64_t offset, uint64_t size);

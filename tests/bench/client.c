@@ -24,8 +24,8 @@
 #define WARM_UP        200
 #define OTHER_BACKINGS 100
 #define OTHER_SLOTS    1000
-#define SLOT_ID        500 /* has neighbours on both sides */
-#define SLOT_SIZE      (UINT64_C(2) << 20)
+#define SLOT_ID        500                 /* has neighbours on both sides */
+#define SLOT_SIZE      (UINT64_C(1) << 20) /* no advice on the pages of slots below 2 MiB */
 #define SLOT_HVA       UINT64_C(0x7f0000000000)
 #define SLOT_REPLY     "{\"parameters\":{\"verdict\":{\"outcome\":\"ok\",\"kernelErrno\":0,\"conflicts\":[]}}}"
 

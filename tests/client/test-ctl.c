@@ -37,6 +37,24 @@ static void test_size(void **state) {
                 assert_int_equal(arguments_size("x", wrong[i], &size), EXIT_USAGE);
 }
 
+static void test_range(void **state) {
+        static const char *const wrong[] = {
+                "",    "0x", "x", "+1", "1+", "0x1+0x", "0x1+1Q", "0x1 +1", "0xg0", "0x1+-1", "0x10000000000000000",
+                "0x1M"
+        };
+        uint64_t start, size;
+
+        (void) state;
+        assert_int_equal(arguments_range("x", "0x100000", &start, &size), EXIT_OK);
+        assert_true(start == 0x100000 && size == 1);
+        assert_int_equal(arguments_range("x", "0xfffffffffffff000+4K", &start, &size), EXIT_OK);
+        assert_true(start == 0xfffffffffffff000 && size == 4096);
+        assert_int_equal(arguments_range("x", "1G+0x10", &start, &size), EXIT_OK);
+        assert_true(start == UINT64_C(1) << 30 && size == 16);
+        for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+                assert_int_equal(arguments_range("x", wrong[i], &start, &size), EXIT_USAGE);
+}
+
 static void test_numa(void **state) {
         static const char *const wrong[] = { "",          "bind",          "bind:",   "bind:x",    "bind:1-0",
                                              "bind:0-",   "bind:0,",       "bind:+1", "bind:1024", "bin:0",
@@ -176,9 +194,9 @@ static void test_format(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_size),   cmocka_unit_test(test_numa),       cmocka_unit_test(test_options),
-                cmocka_unit_test(test_memory), cmocka_unit_test(test_filling_in), cmocka_unit_test(test_finding),
-                cmocka_unit_test(test_format),
+                cmocka_unit_test(test_size),    cmocka_unit_test(test_range),  cmocka_unit_test(test_numa),
+                cmocka_unit_test(test_options), cmocka_unit_test(test_memory), cmocka_unit_test(test_filling_in),
+                cmocka_unit_test(test_finding), cmocka_unit_test(test_format),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@ import pytest
 import contract as contract_module
 import memory
 import user
-from broker import Daemon
+from broker import Daemon, binary
 
 TEST_TIMEOUT = 60  # seconds; of a test that does not say otherwise
 
@@ -19,6 +19,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: runs with the sanitizers only")
     config.addinivalue_line("markers", "plain: runs without the sanitizers only, for it measures the process")
     config.addinivalue_line("markers", "root: needs root, for it acts as several users")
+    config.addinivalue_line("markers", "two_address_spaces: of guest memory, whatever KVM has here; needs root")
 
 
 def pytest_collection_modifyitems(items):
@@ -27,6 +28,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="must be root to act as several users"))
+        if item.get_closest_marker("two_address_spaces") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="must be root to hide /dev/kvm from privmemd"))
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +65,12 @@ def start(directory, contract):
 
 
 @pytest.fixture
-def daemon(start):
-    return start()
+def daemon(start, directory, request):
+    """Where it cannot look at KVM, privmemd goes by what x86 has with SMM: two address spaces."""
+    if not request.node.get_closest_marker("two_address_spaces") or not os.path.exists("/dev/kvm"):
+        return start()
+    return start(command=["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /dev/kvm && exec "$0" "$@"',
+                          binary(), f"--socket={directory / 'socket'}"])
 
 
 @pytest.fixture

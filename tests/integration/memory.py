@@ -81,7 +81,10 @@ def resident(fd):
     return struct.unpack_from("Q", answer)[0] * PAGE
 
 
-def guest_memfd(size=MIB):
+GUEST_MEMFD_MMAP, GUEST_MEMFD_INIT_SHARED = 1, 2
+
+
+def guest_memfd(size=MIB, flags=0):
     """A guest_memfd and the VM that it belongs to; OSError where this kernel or this machine has none."""
     kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -89,7 +92,7 @@ def guest_memfd(size=MIB):
     finally:
         os.close(kvm)
     try:
-        return fcntl.ioctl(vm, KVM_CREATE_GUEST_MEMFD, bytearray(struct.pack("QQ48x", size, 0))), vm
+        return fcntl.ioctl(vm, KVM_CREATE_GUEST_MEMFD, bytearray(struct.pack("QQ48x", size, flags))), vm
     except OSError:
         os.close(vm)
         raise

@@ -23,7 +23,7 @@ def test_allocate(client):
     assert reply == {"fileDescriptor": 0, "created": True}
     assert client.backing() == {
         "vm": "web1", "name": "ram0", "kind": "memfd", "origin": "allocated", "size": MIB, "pageSize": PAGE,
-        "device": device, "inode": inode, "seals": seals, "residentBytes": 0, "slots": 0}
+        "effectivePageSize": PAGE, "device": device, "inode": inode, "seals": seals, "residentBytes": 0, "slots": 0}
     assert os.fstat(reply.fd).st_size == MIB
 
 

@@ -20,12 +20,12 @@ def for_reading(fd):
 
 
 def test_adopt_reply(client, donation):
-    fd = donation(2 * MIB, SHRINK | GROW | SEAL)
+    fd = donation(MIB, SHRINK | GROW | SEAL)
     device, inode = memory.identity(fd)
-    assert client.adopt(fd, kind="memfd", size=2 * MIB) == {
-        "backing": {"vm": "web1", "name": "ram0", "kind": "memfd", "origin": "adopted", "size": 2 * MIB,
-                    "pageSize": PAGE, "device": device, "inode": inode, "seals": ["seal", "shrink", "grow"],
-                    "residentBytes": 0, "slots": 0},
+    assert client.adopt(fd, kind="memfd", size=MIB) == {
+        "backing": {"vm": "web1", "name": "ram0", "kind": "memfd", "origin": "adopted", "size": MIB,
+                    "pageSize": PAGE, "effectivePageSize": PAGE, "device": device, "inode": inode,
+                    "seals": ["seal", "shrink", "grow"], "residentBytes": 0, "slots": 0},
         "created": True}
 
 

@@ -97,6 +97,7 @@ def test_same_request_again_is_no_event(client, events):
     assert [event["vm"] for event in take(events, 2)] == ["web1", "web2"]
 
 
+@pytest.mark.two_address_spaces
 def test_slots(daemon, client, vm):
     client.allocate()
     events = subscribe(daemon.connect())

@@ -104,6 +104,7 @@ def test_python_has_every_method(remote, daemon):
 def test_python_calls(remote):
     assert remote.RegisterVM("web1")["vm"]["state"] == "registered"
     assert remote.AllocateBacking(vm="web1", name="ram0", size=1 << 20)["created"] is True
+    assert remote.ListBackings()["backings"][0]["kind"] == "memfd"
     slot = {"slotId": 0, "guestPhysAddr": 0, "memorySize": 4096, "userspaceAddr": 1 << 32, "backing": "ram0"}
     assert remote.SetSlot("web1", slot)["verdict"]["outcome"] == "ok"
     assert remote.ListSlots()["slots"][0]["slot"]["backing"] == "ram0"

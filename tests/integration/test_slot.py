@@ -39,6 +39,7 @@ def test_set(client):
     assert client.call("ListSlots") == {"slots": [{"vm": "web1", "slot": {**shown(), "addressSpace": 0}}]}
 
 
+@pytest.mark.two_address_spaces
 def test_set_every_field(client):
     full = shown(7, 4 * MIB, flags=["log_dirty_pages", "readonly"], addressSpace=1)
     set_slot(client, full)
@@ -146,6 +147,7 @@ def test_alias_across_vms(client):
         "requestedGuestPhysAddr": 0, "size": PAGE, "backing": "ram0", "backingVM": "web1", "backingOffset": 0}]
 
 
+@pytest.mark.two_address_spaces
 def test_same_frame_in_the_other_address_space(client):
     set_slot(client, shown())
     verdict = set_slot(client, shown(addressSpace=1))
@@ -155,7 +157,8 @@ def test_same_frame_in_the_other_address_space(client):
 @pytest.mark.parametrize("first, second, rule", [
     (shown(flags=["readonly"]), shown(1, 32 * MIB, flags=["readonly"]), "rom_shadow"),
     (slot(0, 0, MIB, userspaceAddr=HVA), slot(1, 32 * MIB, MIB, userspaceAddr=HVA), "vmm_window"),
-    (shown(), shown(1, 32 * MIB, addressSpace=1), "address_space_transit"),
+    pytest.param(shown(), shown(1, 32 * MIB, addressSpace=1), "address_space_transit",
+                 marks=pytest.mark.two_address_spaces),
     (shown(0, 0xA0000, 0x20000, 0xA0000), shown(1, 0xFEDA0000, 0x20000, 0xA0000), "smram_window"),
 ])
 def test_allowed_alias(client, first, second, rule):
@@ -275,6 +278,7 @@ def test_check_has_no_effect(client):
     assert kinds == ["subscribed", "vm_registered", "backing_allocated", "backing_granted"]
 
 
+@pytest.mark.two_address_spaces
 def test_list_filters(client):
     client.register("db1")
     client.allocate("ram0", vm="db1")

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The interval tree against a list that is searched from end to end. PRIVMEMD_SEED repeats a run. */
+/* The interval tree against a list that is searched from end to end, with blocks so small that a few ranges make it
+ * high. PRIVMEMD_SEED repeats a run. */
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -8,28 +9,38 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-#include "core/interval.h"
+static bool no_memory;
+
+static void *calloc_if_any(size_t n, size_t size) {
+        return no_memory ? NULL : calloc(n, size);
+}
+
+/* What is looked at inside is private to it. */
+#define INTERVAL_BLOCK_ENTRIES 4
+#define calloc                 calloc_if_any
+#include "core/interval.c"
+#undef calloc
 
 enum {
-        NODES = 48,
+        ITEMS = 48,
         ROUNDS = 30000,
+        BATCH_MAX = 12,
 };
 
 typedef struct Item {
-        IntervalNode node;
         uint64_t start, size;
         bool in_tree;
 } Item;
 
-static Item items[NODES];
+static Item items[ITEMS];
 static IntervalTree tree;
-static uint64_t state;
+static uint64_t random_state;
 
 static uint64_t next_random(void) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        return state >> 8;
+        random_state ^= random_state << 13;
+        random_state ^= random_state >> 7;
+        random_state ^= random_state << 17;
+        return random_state >> 8;
 }
 
 /* Short lists, so that starts are equal and ranges touch; at both ends of the numbers too. */
@@ -64,133 +75,170 @@ static bool shares_byte(const Item *item, uint64_t start, uint64_t size) {
 static Item *list_next(const Item *after, uint64_t start, uint64_t size) {
         Item *best = NULL;
 
-        for (Item *item = items; item < items + NODES; item++)
+        for (Item *item = items; item < items + ITEMS; item++)
                 if (item->in_tree && (!after || comes_before(after, item)) && (!best || comes_before(item, best)) &&
                     (size == 0 || shares_byte(item, start, size)))
                         best = item;
         return best;
 }
 
-static Item *list_lower_bound(uint64_t start) {
-        Item *best = NULL;
+static const char *check_walk(uint64_t start, uint64_t size) {
+        IntervalCursor cursor;
+        void *found = interval_first_overlap(&tree, start, size, &cursor);
 
-        for (Item *item = items; item < items + NODES; item++)
-                if (item->in_tree && item->start >= start && (!best || comes_before(item, best)))
-                        best = item;
-        return best;
-}
-
-static const char *check_walks(void) {
-        IntervalNode *node = interval_first(&tree);
-        Item *item = list_next(NULL, 0, 0);
-        uint64_t start, size;
-
-        for (; item; item = list_next(item, 0, 0), node = interval_next(node))
-                if (node != &item->node)
-                        return "interval_first() and interval_next()";
-        if (node)
-                return "interval_next() at the end";
-
-        random_range(&start, &size);
-        node = interval_first_overlap(&tree, start, size);
-        for (item = list_next(NULL, start, size); item; item = list_next(item, start, size)) {
-                if (node != &item->node)
+        for (Item *item = list_next(NULL, start, size); item; item = list_next(item, start, size)) {
+                if (found != item)
                         return "interval_first_overlap() and interval_next_overlap()";
-                node = interval_next_overlap(node, start, size);
+                found = interval_next_overlap(&cursor);
         }
-        if (node)
-                return "interval_next_overlap() at the end";
 
-        item = list_lower_bound(start);
-        return interval_lower_bound(&tree, start) == (item ? &item->node : NULL) ? NULL : "interval_lower_bound()";
+        return found ? "interval_next_overlap() at the end" : NULL;
 }
 
-/* What the searches rely on, and how deep the subtree is. */
-static const char *check_node(const IntervalNode *node, unsigned *ret_depth) {
-        unsigned left = 0, right = 0;
-        uint64_t max = node->last;
-        const char *wrong;
+static bool key_below(const IntervalBlock *block, bool inner, unsigned a, unsigned b) {
+        const Entry *x = &block->entries[a], *y = &block->entries[b];
 
-        for (int side = 0; side < 2; side++) {
-                const IntervalNode *child = side == 0 ? node->left : node->right;
+        return x->start != y->start ? x->start < y->start :
+                                      (uintptr_t) block_tie(block, inner, a) < (uintptr_t) block_tie(block, inner, b);
+}
 
-                if (!child)
+/* What the searches rely on. */
+static const char *check_block(const IntervalBlock *block, unsigned height, bool tidy) {
+        for (unsigned i = 0; i < block->n; i++) {
+                const IntervalBlock *child = block->entries[i].of;
+                const char *wrong;
+
+                if (i > 0 && !key_below(block, height > 1, i - 1, i))
+                        return "the order of keys";
+                if (i > 0 && block->rising && block->entries[i - 1].last > block->entries[i].last)
+                        return "the order of last bytes";
+                if (height == 1)
                         continue;
-                if (child->parent != node)
-                        return "the parent of a node";
-                if (child->priority > node->priority)
-                        return "the order of priorities";
-                wrong = check_node(child, side == 0 ? &left : &right);
+                wrong = check_block(child, height - 1, tidy);
                 if (wrong)
                         return wrong;
-                max = child->max_last > max ? child->max_last : max;
+                if (block->entries[i].last != block_last(child))
+                        return "the greatest last byte";
         }
 
-        *ret_depth = 1 + (left > right ? left : right);
-        return node->max_last == max ? NULL : "max_last";
+        return tidy && block->n == 0 ? "an empty block" : NULL;
+}
+
+static const char *check_all(bool tidy) {
+        uint64_t start, size;
+        const char *wrong = NULL;
+
+        if (tree.root)
+                wrong = check_block(tree.root, tree.height, tidy);
+        if (!wrong)
+                wrong = check_walk(0, UINT64_MAX);
+        random_range(&start, &size);
+        return wrong ? wrong : check_walk(start, size);
+}
+
+static bool toggle(Item *item, bool withdraw) {
+        if (!item->in_tree) {
+                if (interval_insert(&tree, item, item->start, item->size) < 0)
+                        return false;
+        } else if (withdraw)
+                interval_withdraw(&tree, item, item->start);
+        else
+                interval_remove(&tree, item, item->start);
+        item->in_tree = !item->in_tree;
+        return true;
 }
 
 static const char *run_round(void) {
-        Item *item = &items[next_random() % NODES];
-        unsigned depth = 0;
-        const char *wrong;
+        Item *item = &items[next_random() % ITEMS];
 
-        if (item->in_tree)
-                interval_remove(&tree, &item->node);
-        else {
+        if (!item->in_tree)
                 random_range(&item->start, &item->size);
-                interval_insert(&tree, &item->node, item->start, item->size);
-        }
-        item->in_tree = !item->in_tree;
-
-        wrong = check_walks();
-        return wrong || !tree.root ? wrong : check_node(tree.root, &depth);
+        if (!toggle(item, /* withdraw= */ false))
+                return "memory";
+        return check_all(/* tidy= */ true);
 }
 
-/* Ranges in rising order make a list of a tree that is not balanced. */
-static const char *check_depth(void) {
-        enum {
-                MANY = 32768,
-                DEPTH_MAX = 80, /* the expectation is about 36 */
-        };
-        static IntervalNode nodes[MANY];
-        IntervalTree large = {};
-        unsigned depth = 0;
+/* Some changes, undone in reverse order while no memory can be had. */
+static const char *run_batch(void) {
+        Item *changed[BATCH_MAX];
+        size_t n = next_random() % BATCH_MAX;
         const char *wrong;
+        bool undone = true;
 
-        for (uint64_t i = 0; i < MANY; i++)
-                interval_insert(&large, &nodes[i], i, 1);
-        wrong = check_node(large.root, &depth);
-        if (wrong)
-                return wrong;
-        if (depth > DEPTH_MAX)
-                return "the depth";
+        for (size_t i = 0; i < n; i++) {
+                changed[i] = &items[next_random() % ITEMS];
+                if (!toggle(changed[i], /* withdraw= */ true))
+                        return "memory";
+        }
+        wrong = check_all(/* tidy= */ false);
 
-        for (size_t i = 0; i < MANY; i++)
-                interval_remove(&large, &nodes[i]);
-        return large.root ? "the last removal" : NULL;
+        no_memory = true;
+        for (size_t i = n; i-- > 0;)
+                undone = toggle(changed[i], /* withdraw= */ true) && undone;
+        no_memory = false;
+        if (!undone)
+                return "undoing needs memory";
+
+        for (size_t i = 0; i < n; i++)
+                interval_tidy(&tree, changed[i], changed[i]->start);
+        return wrong ? wrong : check_all(/* tidy= */ true);
+}
+
+/* In rising order, in falling order, and mixed; removed in another order. */
+static const char *check_height(void) {
+        enum {
+                MANY = 1 << 15,
+                HEIGHT_MAX = 15, /* half full at least */
+        };
+        static char many[MANY];
+        IntervalTree large = {};
+
+        for (unsigned odd = 0; odd < 6; odd++) {
+                uint64_t factor = odd < 2 ? 1 : UINT64_C(0x9e3779b1) + 2 * odd, flip = odd % 2 ? MANY - 1 : 0;
+
+                for (uint64_t i = 0; i < MANY; i++) {
+                        uint64_t at = (i * factor ^ flip) % MANY;
+
+                        if (interval_insert(&large, &many[at], at, 1) < 0)
+                                return "memory";
+                }
+                if (large.height > HEIGHT_MAX)
+                        return "the height";
+                for (uint64_t i = 0; i < MANY; i++) {
+                        uint64_t at = (i * (factor + 6) ^ flip) % MANY;
+
+                        interval_remove(&large, &many[at], at);
+                }
+                if (large.root)
+                        return "the last removal";
+        }
+
+        return NULL;
 }
 
 int main(void) {
-        const char *text = getenv("PRIVMEMD_SEED"), *wrong = NULL, *too_deep;
+        const char *text = getenv("PRIVMEMD_SEED"), *wrong = NULL, *too_high;
         uint64_t seed = 1;
 
         if (text)
                 seed = strtoull(text, NULL, 0);
         else if (getrandom(&seed, sizeof(uint32_t), 0) < 0)
                 seed = 1;
-        state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        random_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+
+        for (Item *item = items; item < items + ITEMS; item++)
+                random_range(&item->start, &item->size);
 
         printf("1..2\n");
         for (unsigned round = 0; round < ROUNDS && !wrong; round++)
-                wrong = run_round();
+                wrong = round % 8 == 0 ? run_batch() : run_round();
         if (wrong)
                 printf("# PRIVMEMD_SEED=%" PRIu64 " repeats it: %s\n", seed, wrong);
         printf("%s 1 - the tree and the list agree\n", wrong ? "not ok" : "ok");
 
-        too_deep = check_depth();
-        if (too_deep)
-                printf("# wrong: %s\n", too_deep);
-        printf("%s 2 - the tree stays flat\n", too_deep ? "not ok" : "ok");
-        return wrong || too_deep ? EXIT_FAILURE : EXIT_SUCCESS;
+        too_high = check_height();
+        if (too_high)
+                printf("# wrong: %s\n", too_high);
+        printf("%s 2 - the tree stays flat\n", too_high ? "not ok" : "ok");
+        return wrong || too_high ? EXIT_FAILURE : EXIT_SUCCESS;
 }

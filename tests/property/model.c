@@ -266,6 +266,23 @@ static bool kvm_refuses(const Model *model, int vm, const ModelSpec *s, int self
         return false;
 }
 
+/* ---- shares ---- */
+
+bool model_shares_read_only(int backing, int vm) {
+        return (backing + vm) % 3 == 0;
+}
+
+bool model_is_written_by(const Model *model, int backing, int vm) {
+        for (size_t i = 0; i < model->n_slots; i++) {
+                const ModelSpec *s = &model->slots[i].spec;
+
+                if (model->slots[i].vm == vm && (s->backing == backing || s->guest_memfd == backing) &&
+                    !(s->flags & SLOT_READONLY))
+                        return true;
+        }
+        return false;
+}
+
 /* ---- aliases ---- */
 
 typedef struct Pair {
@@ -425,6 +442,11 @@ void model_set(Model *model, int vm, const ModelSpec *spec, ModelVerdict *verdic
                 if (s.backing != MODEL_NONE &&
                     (s.offset % MODEL_PAGE != 0 || !file_has(&model->backings[s.backing], s.offset, &s))) {
                         refuse(verdict, RULE_BEYOND_BACKING, 0);
+                        return;
+                }
+                if (s.backing != MODEL_NONE && model->backings[s.backing].shared_with[vm] &&
+                    model_shares_read_only(s.backing, vm) && !(s.flags & SLOT_READONLY)) {
+                        refuse(verdict, RULE_SHARE_READ_ONLY, 0);
                         return;
                 }
                 judge_aliases(model, vm, &s, self, verdict);

@@ -76,6 +76,10 @@ typedef struct ModelVerdict {
 } ModelVerdict;
 
 void model_init(Model *model);
+/* Which access a share has is for ever the same, and some are of each kind. */
+bool model_shares_read_only(int backing, int vm);
+/* Whether a slot of the VM shows the backing for writing. */
+bool model_is_written_by(const Model *model, int backing, int vm);
 /* Everything that VM has is as model_init() made it; nothing that others had from it is left. */
 void model_reset_vm(Model *model, int vm);
 void model_set(Model *model, int vm, const ModelSpec *spec, ModelVerdict *verdict);

@@ -341,15 +341,23 @@ static bool run_share(Replay *replay, const Operation *operation) {
         ModelBacking *model = &replay->model.backings[operation->backing];
         Backing *backing = replay->backings[operation->backing];
         VM *peer = replay->vms[operation->vm];
+        bool read_only = model_shares_read_only(operation->backing, operation->vm);
+        int r, want = 0;
 
         if (!model->exists || model->vm == operation->vm)
                 return true;
 
-        model->shared_with[operation->vm] = !model->shared_with[operation->vm];
-        if (!model->shared_with[operation->vm])
+        if (model->shared_with[operation->vm]) {
                 backing_unshare(backing, peer);
-        else if (backing_share(backing, peer) != 0)
-                return differs(replay, "backing_share()");
+                model->shared_with[operation->vm] = false;
+        } else {
+                if (read_only && model_is_written_by(&replay->model, operation->backing, operation->vm))
+                        want = CORE_E_IN_USE;
+                r = read_only ? backing_share_read_only(backing, peer) : backing_share(backing, peer);
+                if (r != want)
+                        return differs(replay, "backing_share() is %d, expected %d", r, want);
+                model->shared_with[operation->vm] = r == 0;
+        }
         return backing_is_shared_with(backing, peer) == model->shared_with[operation->vm] ||
                differs(replay, "backing_is_shared_with()");
 }
@@ -421,6 +429,7 @@ static bool run_operation(Replay *replay, const Operation *operation) {
 }
 
 size_t replay_run(const Operation *operations, size_t n, char *difference, size_t difference_size) {
+        KVMRules kvm = kvm_rules_of(KVM_GENERATION_DEFAULT);
         static Replay replay;
         size_t i;
         bool same;
@@ -429,7 +438,8 @@ size_t replay_run(const Operation *operations, size_t n, char *difference, size_
         replay.difference = difference;
         replay.difference_size = difference_size;
         model_init(&replay.model);
-        if (registry_new(MODEL_PAGE, MODEL_MAX_GPA, &replay.registry) < 0)
+        kvm.max_gpa = MODEL_MAX_GPA;
+        if (registry_new(MODEL_PAGE, &kvm, &replay.registry) < 0)
                 abort();
 
         same = true;

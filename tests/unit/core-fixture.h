@@ -57,8 +57,8 @@ static inline Backing *make_backing(VM *vm, const char *name, BackingKind kind) 
         return backing;
 }
 
-static inline int setup_with(uint64_t max_gpa) {
-        assert_int_equal(registry_new(P, max_gpa, &f.registry), 0);
+static inline int setup_with(const KVMRules *kvm) {
+        assert_int_equal(registry_new(P, kvm, &f.registry), 0);
         f.vm = make_vm("vm");
         f.peer = make_vm("peer");
         f.ram = make_backing(f.vm, "ram", BACKING_MEMFD);
@@ -70,8 +70,11 @@ static inline int setup_with(uint64_t max_gpa) {
 }
 
 static inline int setup(void **state) {
+        KVMRules kvm = kvm_rules_of(KVM_GENERATION_DEFAULT);
+
         (void) state;
-        return setup_with(MAX_GPA);
+        kvm.max_gpa = MAX_GPA;
+        return setup_with(&kvm);
 }
 
 static inline int teardown(void **state) {

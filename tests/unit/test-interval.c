@@ -2,130 +2,198 @@
 
 /* The promises of core/interval.h, one by one. tests/property/intervals.c tries them all together. */
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
 #include "core/interval.h"
 
 static IntervalTree tree;
-static IntervalNode a, b, c, d;
+static IntervalCursor cursor;
+static char items[2000], *a = items, *b = items + 1, *c = items + 2, *d = items + 3;
+static int callocs_left = -1;
 
-static int setup(void **state) {
-        (void) state;
-        tree = (IntervalTree) {};
-        return 0;
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size) {
+        if (callocs_left == 0)
+                return NULL;
+        if (callocs_left > 0)
+                callocs_left--;
+        return __real_calloc(n, size);
+}
+
+static void put(void *item, uint64_t start, uint64_t size) {
+        assert_int_equal(interval_insert(&tree, item, start, size), 0);
+}
+
+static void *first(uint64_t start, uint64_t size) {
+        return interval_first_overlap(&tree, start, size, &cursor);
+}
+
+static void *next(void) {
+        return interval_next_overlap(&cursor);
 }
 
 static void empty_tree(void **state) {
         (void) state;
-        assert_null(interval_first(&tree));
-        assert_null(interval_first_overlap(&tree, 0, UINT64_MAX));
-        assert_null(interval_lower_bound(&tree, 0));
+        assert_null(first(0, UINT64_MAX));
+        interval_tidy(&tree, a, 0);
+        assert_null(tree.root);
 }
 
 static void neighbours_do_not_overlap(void **state) {
         (void) state;
-        interval_insert(&tree, &a, 10, 10);
-        assert_null(interval_first_overlap(&tree, 0, 10));
-        assert_null(interval_first_overlap(&tree, 20, 10));
-        assert_ptr_equal(interval_first_overlap(&tree, 0, 11), &a);
-        assert_ptr_equal(interval_first_overlap(&tree, 19, 10), &a);
+        put(a, 10, 10);
+        assert_null(first(0, 10));
+        assert_null(first(20, 10));
+        assert_ptr_equal(first(0, 11), a);
+        assert_ptr_equal(first(19, 10), a);
+        interval_remove(&tree, a, 10);
 }
 
 static void overlaps_come_in_order_of_start(void **state) {
         (void) state;
-        interval_insert(&tree, &c, 30, 10);
-        interval_insert(&tree, &a, 0, 100);
-        interval_insert(&tree, &d, 50, 10);
-        interval_insert(&tree, &b, 20, 5);
-        assert_ptr_equal(interval_first_overlap(&tree, 24, 20), &a);
-        assert_ptr_equal(interval_next_overlap(&a, 24, 20), &b);
-        assert_ptr_equal(interval_next_overlap(&b, 24, 20), &c);
-        assert_null(interval_next_overlap(&c, 24, 20));
+        put(c, 30, 10);
+        put(a, 0, 100);
+        put(d, 50, 10);
+        put(b, 20, 5);
+        assert_ptr_equal(first(24, 20), a);
+        assert_ptr_equal(next(), b);
+        assert_ptr_equal(next(), c);
+        assert_null(next());
+        interval_remove(&tree, c, 30);
+        interval_remove(&tree, a, 0);
+        interval_remove(&tree, d, 50);
+        interval_remove(&tree, b, 20);
 }
 
 static void long_range_is_found_behind_short_ones(void **state) {
         (void) state;
-        interval_insert(&tree, &a, 0, 1000);
-        interval_insert(&tree, &b, 10, 1);
-        interval_insert(&tree, &c, 20, 1);
-        assert_ptr_equal(interval_first_overlap(&tree, 900, 1), &a);
-        assert_null(interval_next_overlap(&a, 900, 1));
+        put(a, 0, 1000);
+        put(b, 10, 1);
+        put(c, 20, 1);
+        assert_ptr_equal(first(900, 1), a);
+        assert_null(next());
+        interval_remove(&tree, a, 0);
+        interval_remove(&tree, b, 10);
+        interval_remove(&tree, c, 20);
 }
 
 static void equal_ranges_live_side_by_side(void **state) {
-        IntervalNode *first, *second;
-
         (void) state;
-        interval_insert(&tree, &a, 10, 10);
-        interval_insert(&tree, &b, 10, 10);
-        first = interval_first_overlap(&tree, 10, 1);
-        second = interval_next_overlap(first, 10, 1);
-        assert_true((first == &a && second == &b) || (first == &b && second == &a));
-        assert_null(interval_next_overlap(second, 10, 1));
+        put(b, 10, 10);
+        put(a, 10, 10);
+        assert_ptr_equal(first(10, 1), a);
+        assert_ptr_equal(next(), b);
+        assert_null(next());
 
-        interval_remove(&tree, &a);
-        assert_ptr_equal(interval_first_overlap(&tree, 10, 1), &b);
+        interval_remove(&tree, a, 10);
+        assert_ptr_equal(first(10, 1), b);
+        interval_remove(&tree, b, 10);
 }
 
 static void range_up_to_the_last_byte(void **state) {
         (void) state;
-        interval_insert(&tree, &a, UINT64_MAX, 1);
-        interval_insert(&tree, &b, 0, UINT64_MAX);
-        assert_ptr_equal(interval_first_overlap(&tree, UINT64_MAX, 1), &a);
-        assert_ptr_equal(interval_first_overlap(&tree, UINT64_MAX - 1, 2), &b);
-        assert_ptr_equal(interval_next_overlap(&b, UINT64_MAX - 1, 2), &a);
+        put(a, UINT64_MAX, 1);
+        put(b, 0, UINT64_MAX);
+        assert_ptr_equal(first(UINT64_MAX, 1), a);
+        assert_ptr_equal(first(UINT64_MAX - 1, 2), b);
+        assert_ptr_equal(next(), a);
+        interval_remove(&tree, a, UINT64_MAX);
+        interval_remove(&tree, b, 0);
 }
 
 static void removed_range_is_not_found(void **state) {
         (void) state;
-        interval_insert(&tree, &a, 10, 100);
-        interval_insert(&tree, &b, 20, 10);
-        interval_remove(&tree, &a);
-        assert_null(interval_first_overlap(&tree, 50, 10));
-        assert_ptr_equal(interval_first(&tree), &b);
-        interval_remove(&tree, &b);
+        put(a, 10, 100);
+        put(b, 20, 10);
+        interval_remove(&tree, a, 10);
+        assert_null(first(50, 10));
+        assert_ptr_equal(first(0, 100), b);
+        interval_remove(&tree, b, 20);
         assert_null(tree.root);
 }
 
-static void walk_is_in_order_of_start(void **state) {
+/* So many of one start that one block does not hold them. */
+static void many_equal_ranges(void **state) {
         (void) state;
-        interval_insert(&tree, &c, 30, 1);
-        interval_insert(&tree, &a, 10, 100);
-        interval_insert(&tree, &b, 20, 1);
-        assert_ptr_equal(interval_first(&tree), &a);
-        assert_ptr_equal(interval_next(&a), &b);
-        assert_ptr_equal(interval_next(&b), &c);
-        assert_null(interval_next(&c));
+        for (size_t i = 0; i < sizeof(items); i++)
+                put(&items[i * 7 % sizeof(items)], 100, 1 + i % 3);
+        assert_true(tree.height > 1);
+        assert_ptr_equal(first(0, UINT64_MAX), items);
+        for (size_t i = 1; i < sizeof(items); i++)
+                assert_ptr_equal(next(), &items[i]);
+        for (size_t i = 0; i < sizeof(items); i++)
+                interval_remove(&tree, &items[i * 11 % sizeof(items)], 100);
+        assert_null(tree.root);
 }
 
-static void lower_bound_looks_at_starts(void **state) {
+/* Whichever allocation fails, the tree is as before. */
+static void failed_insertion_changes_nothing(void **state) {
+        unsigned failures = 0;
+
         (void) state;
-        interval_insert(&tree, &a, 10, 100);
-        interval_insert(&tree, &b, 20, 1);
-        assert_ptr_equal(interval_lower_bound(&tree, 0), &a);
-        assert_ptr_equal(interval_lower_bound(&tree, 10), &a);
-        assert_ptr_equal(interval_lower_bound(&tree, 11), &b);
-        assert_null(interval_lower_bound(&tree, 21));
+        for (size_t i = 0; i < sizeof(items); i++) {
+                uint64_t start = i * 7919 % sizeof(items);
+                int r = -ENOMEM;
+
+                for (callocs_left = 0; r != 0; failures += r != 0) {
+                        int allowed = callocs_left;
+
+                        r = interval_insert(&tree, &items[start], start, 1);
+                        assert_true(r == 0 || (r == -ENOMEM && !first(start, 1)));
+                        callocs_left = allowed + 1;
+                }
+                callocs_left = -1;
+                assert_ptr_equal(first(start, 1), &items[start]);
+        }
+        assert_true(failures > 10 && tree.height == 2);
+        for (size_t i = 0; i < sizeof(items); i++)
+                interval_remove(&tree, &items[i], i);
+        assert_null(tree.root);
 }
 
-#define TEST(function) cmocka_unit_test_setup(function, setup)
+static void withdrawn_ranges_come_back_without_memory(void **state) {
+        (void) state;
+        for (size_t i = 0; i < sizeof(items); i++)
+                put(&items[i], i, 1);
+
+        callocs_left = 0;
+        for (size_t i = 0; i < sizeof(items); i++)
+                (void) interval_withdraw(&tree, &items[i], i);
+        assert_null(first(0, UINT64_MAX));
+        for (size_t i = sizeof(items); i-- > 0;)
+                put(&items[i], i, 1);
+        for (size_t i = 0; i < sizeof(items); i++)
+                assert_ptr_equal(first(i, 1), &items[i]);
+        callocs_left = -1;
+
+        for (size_t i = 0; i < sizeof(items); i++)
+                (void) interval_withdraw(&tree, &items[i], i);
+        for (size_t i = 0; i < sizeof(items); i++)
+                interval_tidy(&tree, &items[i], i);
+        assert_null(tree.root);
+}
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                TEST(empty_tree),
-                TEST(neighbours_do_not_overlap),
-                TEST(overlaps_come_in_order_of_start),
-                TEST(long_range_is_found_behind_short_ones),
-                TEST(equal_ranges_live_side_by_side),
-                TEST(range_up_to_the_last_byte),
-                TEST(removed_range_is_not_found),
-                TEST(walk_is_in_order_of_start),
-                TEST(lower_bound_looks_at_starts),
+                cmocka_unit_test(empty_tree),
+                cmocka_unit_test(neighbours_do_not_overlap),
+                cmocka_unit_test(overlaps_come_in_order_of_start),
+                cmocka_unit_test(long_range_is_found_behind_short_ones),
+                cmocka_unit_test(equal_ranges_live_side_by_side),
+                cmocka_unit_test(range_up_to_the_last_byte),
+                cmocka_unit_test(removed_range_is_not_found),
+                cmocka_unit_test(many_equal_ranges),
+                cmocka_unit_test(failed_insertion_changes_nothing),
+                cmocka_unit_test(withdrawn_ranges_come_back_without_memory),
         };
 
         return cmocka_run_group_tests_name("interval", tests, NULL, NULL);

@@ -409,8 +409,10 @@ static void move_beyond_the_maximum(void **state) {
 }
 
 static int setup_without_maximum(void **state) {
+        KVMRules kvm = kvm_rules_of(KVM_GENERATION_DEFAULT);
+
         (void) state;
-        return setup_with(0);
+        return setup_with(&kvm);
 }
 
 static void no_maximum(void **state) {

@@ -411,11 +411,23 @@ static void refusal_without_memory(void **state) {
         assert_still_three();
 }
 
-static void move_and_delete_need_no_memory(void **state) {
+static void move_without_memory(void **state) {
+        SlotSpec spec = { .id = 2, .gpa = 8 * P, .size = P, .hva = HVA + P, .backing = f.ram, .offset = P };
+        bool changed;
+
         (void) state;
         have_three();
         allocations_left = 0;
-        assert_ok(f.vm, .id = 2, .gpa = 8 * P, .size = P, .hva = HVA + P, .backing = f.ram, .offset = P);
+        verdict_done(&f.verdict);
+        assert_int_equal(slot_set(f.vm, &spec, &f.verdict, &changed), -ENOMEM);
+        allocations_left = -1;
+        assert_still_three();
+}
+
+static void delete_needs_no_memory(void **state) {
+        (void) state;
+        have_three();
+        allocations_left = 0;
         assert_ok(f.vm, .id = 3, .size = 0);
         allocations_left = -1;
 }
@@ -441,7 +453,7 @@ static void batch_without_memory_is_undone(void **state) {
                 assert_int_equal(r, -ENOMEM);
                 assert_still_three();
         }
-        assert_int_equal(n, 5); /* the changes, three slots, one conflict */
+        assert_int_equal(n, 6); /* the changes, a slot moved and three created, one conflict */
         assert_true(batch.accepted);
         assert_int_equal(batch.verdicts[5].rule, RULE_VMM_WINDOW);
         assert_int_equal(slot_count(f.vm), 4);
@@ -473,7 +485,8 @@ int main(void) {
                 BATCH_TEST(batch_without_interest_in_changes),
                 BATCH_TEST(create_without_memory),
                 BATCH_TEST(refusal_without_memory),
-                BATCH_TEST(move_and_delete_need_no_memory),
+                BATCH_TEST(move_without_memory),
+                BATCH_TEST(delete_needs_no_memory),
                 BATCH_TEST(batch_without_memory_is_undone),
         };
 

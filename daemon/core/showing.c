@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What slots show of files. Hardly any slot shows more than its backing from an offset on and a guest_memfd from
+ * another, which its own fields say; only the runs that were seen of other files, or of several, are stored.
+ *
+ * In the index of a file an item is a pointer to a slot or to a run inside one. Both are aligned, so the lowest bits
+ * say which, and which side of the slot. */
+
+#include <assert.h>
+
+#include "core/core-private.h"
+
+enum {
+        TAG_SHARED_SIDE = 0,
+        TAG_PRIVATE_SIDE = 1,
+        TAG_RUN = 2,
+        TAG_MASK = 3,
+};
+
+static SlotShowing of_backing(const Slot *slot) {
+        const SlotSpec *spec = &slot->spec;
+
+        return (SlotShowing) { (Slot *) slot, spec->backing->file, spec->offset, spec->size, 0, false };
+}
+
+static SlotShowing of_guest_memfd(const Slot *slot) {
+        const SlotSpec *spec = &slot->spec;
+
+        return (SlotShowing) { (Slot *) slot, spec->guest_memfd->file, spec->guest_memfd_offset, spec->size, 0, true };
+}
+
+static SlotShowing of_run(const SlotRun *run) {
+        return (SlotShowing) { run->slot, run->file, run->offset, run->size, run->at, false };
+}
+
+size_t slot_count_shared(const Slot *slot) {
+        return slot->shows_backing ? 1 : slot->n_runs;
+}
+
+size_t slot_count_showings(const Slot *slot) {
+        return slot_count_shared(slot) + (slot->spec.guest_memfd != NULL);
+}
+
+SlotShowing slot_showing(const Slot *slot, size_t i) {
+        if (i == slot_count_shared(slot))
+                return of_guest_memfd(slot);
+        return slot->shows_backing ? of_backing(slot) : of_run(&slot->runs[i]);
+}
+
+void *slot_showing_item(const Slot *slot, size_t i) {
+        if (i == slot_count_shared(slot))
+                return (char *) slot + TAG_PRIVATE_SIDE;
+        return slot->shows_backing ? (char *) slot + TAG_SHARED_SIDE : (char *) &slot->runs[i] + TAG_RUN;
+}
+
+static SlotShowing showing_of(void *item) {
+        unsigned tag = (uintptr_t) item & TAG_MASK;
+        void *object = (char *) item - tag;
+
+        if (!item)
+                return (SlotShowing) {};
+        switch (tag) {
+        case TAG_RUN:
+                return of_run(object);
+        case TAG_PRIVATE_SIDE:
+                return of_guest_memfd(object);
+        default:
+                return of_backing(object);
+        }
+}
+
+SlotShowing file_first_showing(const File *file, uint64_t offset, uint64_t size, IntervalCursor *ret_cursor) {
+        return showing_of(interval_first_overlap(&file->showings, offset, size, ret_cursor));
+}
+
+SlotShowing showing_first(const Backing *backing, uint64_t offset, uint64_t size, IntervalCursor *ret_cursor) {
+        return file_first_showing(backing->file, offset, size, ret_cursor);
+}
+
+SlotShowing showing_next(IntervalCursor *cursor) {
+        return showing_of(interval_next_overlap(cursor));
+}
+
+bool showing_equal(const SlotShowing *a, const SlotShowing *b) {
+        return a->file == b->file && a->offset == b->offset && a->size == b->size && a->at == b->at &&
+               a->private_side == b->private_side;
+}
+
+bool showing_counts(const SlotShowing *showing) {
+        size_t n = slot_count_showings(showing->slot);
+
+        for (size_t i = 0; i < n; i++) {
+                SlotShowing s = slot_showing(showing->slot, i);
+
+                if (s.file == showing->file)
+                        return showing_equal(&s, showing);
+        }
+        return true;
+}
