@@ -156,6 +156,23 @@ static void publish_slot(Call *call, const SlotSpec *spec, const Verdict *verdic
         front_publish(call->front, &event);
 }
 
+/* Most verdicts are one and the same object, so its reply is kept too. */
+static int reply_verdict(sd_varlink *link, sd_json_variant *verdict) {
+        static sd_json_variant *reply, *in_reply; /* the former holds the latter */
+        sd_json_variant *made = NULL;
+        int r;
+
+        if (verdict != in_reply) {
+                r = sd_json_buildo(&made, SD_JSON_BUILD_PAIR_VARIANT("verdict", verdict));
+                if (r < 0)
+                        return sd_varlink_error_errno(link, r);
+                sd_json_variant_unref(reply);
+                reply = made;
+                in_reply = verdict;
+        }
+        return sd_varlink_reply(link, reply);
+}
+
 static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, bool was_set) {
         _cleanup_json_ sd_json_variant *object = NULL;
         int r;
@@ -164,7 +181,7 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (was_set)
-                return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_VARIANT("verdict", object));
+                return reply_verdict(call->link, object);
         return sd_varlink_errorbo(
                 call->link, PRIVMEMD_INTERFACE ".SlotRefused",
                 SD_JSON_BUILD_PAIR_STRING("message", sd_json_variant_string(sd_json_variant_by_key(object, "reason"))),

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from hugepages import POOLS
 from memory import HUGE_PAGE, PAGE, slot
 
 HVA = 0x7E0000000000
@@ -94,11 +95,8 @@ def test_advice_on_a_table(client):
         assert [bool(advice(verdict, "huge_pages_misaligned")) for verdict in verdicts] == [False, True]
 
 
-def test_huge_pages(client):
-    pools = client.call("GetHost")["hugePagePools"]
-    if not any(pool["pageSize"] == HUGE_PAGE and "node" not in pool and pool["free"] - pool["reserved"] >= HUGE_PAGE
-               for pool in pools):
-        pytest.skip("no huge pages of 2 MiB are free")
+@pytest.mark.skipif(not (POOLS / "hugepages-2048kB").is_dir(), reason="this kernel has no huge pages of 2 MiB")
+def test_huge_pages(client, pages):
     client.allocate("huge", HUGE_PAGE, kind="hugetlb")
     assert client.backing("huge")["effectivePageSize"] == HUGE_PAGE
     assert "advice" not in set_slot(client, shown(backing="huge"))

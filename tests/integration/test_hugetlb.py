@@ -4,54 +4,23 @@
 import fcntl
 import mmap
 import os
-import pathlib
 
 import pytest
 
 import memory
+from hugepages import POOLS, pool
 from memory import GROW, HUGE_PAGE, MIB, SHRINK, slot
 
-POOLS = pathlib.Path("/sys/kernel/mm/hugepages")
 GIB = 1 << 30
 
 pytestmark = [
-    pytest.mark.usefixtures("vm"),
+    pytest.mark.usefixtures("vm", "huge_pages_lock"),
     pytest.mark.skipif(not (POOLS / "hugepages-2048kB").is_dir(), reason="this kernel has no huge pages of 2 MiB"),
 ]
 
 
-@pytest.fixture(autouse=True)
-def lock():
-    """The pools belong to the host; another run of these tests must not use them meanwhile."""
-    fd = os.open(POOLS, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    yield
-    os.close(fd)
-
-
-def pool(name, size="2048kB"):
-    return int((POOLS / f"hugepages-{size}" / name).read_text())
-
-
 @pytest.fixture
-def pages(lock):
-    """Four free huge pages."""
-    file = POOLS / "hugepages-2048kB" / "nr_hugepages"
-    before = pool("nr_hugepages")
-    try:
-        file.write_text(str(before + 4))
-    except PermissionError as error:
-        pytest.skip(f"the pool of huge pages cannot be changed here: {error}")
-    try:
-        if pool("nr_hugepages") < before + 4:
-            pytest.skip("this machine has no memory for four huge pages")
-        yield pool("free_hugepages") - pool("resv_hugepages")
-    finally:
-        file.write_text(str(before))
-
-
-@pytest.fixture
-def empty_pool(lock):
+def empty_pool(huge_pages_lock):
     if pool("free_hugepages") or pool("nr_overcommit_hugepages"):
         pytest.skip("this machine has huge pages in use")
 

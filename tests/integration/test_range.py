@@ -57,9 +57,8 @@ def test_range_and_backing(client):
     assert [one[2] for one in listed(client, vm="web1", backing="ram0", guestPhysAddr=4 * MIB)] == []
 
 
+@pytest.mark.two_address_spaces
 def test_range_in_each_address_space(client):
-    if client.call("GetHost")["limits"]["addressSpaces"] < 2:
-        pytest.skip("this KVM has one address space")
     put(client, "web1", slot(0, MIB, MIB, addressSpace=1, userspaceAddr=HVA + 128 * MIB))
     put(client, "web1", slot(8, 0, MIB, addressSpace=1, userspaceAddr=HVA + 129 * MIB))
     assert listed(client, vm="web1", guestPhysAddr=0, memorySize=2 * MIB) == [
