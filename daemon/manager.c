@@ -602,6 +602,19 @@ static bool is_backing(dev_t dev, ino_t ino, MappedKind *ret, void *userdata) {
         return true;
 }
 
+static size_t look(VMM *vmm, const SlotSpec *spec, MappedRun runs[static MAPPING_RUNS_MAX]) {
+        Registry *registry = vmm->vm->registry;
+        size_t n;
+
+        n = mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, registry, runs);
+        if (!vmm->mappings.gone)
+                return n;
+        /* Whoever attaches and then executes the VMM, as privmemctl run does, has another address space now. */
+        mapping_reader_done(&vmm->mappings);
+        open_mappings(&vmm->process, &vmm->mappings);
+        return mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, registry, runs);
+}
+
 int service_look_at_slot(VM *vm, SlotSpec *spec) {
         MappedRun runs[MAPPING_RUNS_MAX];
         Mapping seen = { .runs = runs }, *kept;
@@ -609,7 +622,7 @@ int service_look_at_slot(VM *vm, SlotSpec *spec) {
 
         if (!vmm || spec->size == 0)
                 return 0;
-        seen.n_runs = mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, vm->registry, runs);
+        seen.n_runs = look(vmm, spec, runs);
         spec->mapping = &seen;
         slot_spec_resolve(vm->registry, spec);
         if (!spec->mapping)

@@ -102,6 +102,7 @@ typedef struct Collection {
         void *userdata;
         MappedRun *runs;
         size_t n, n_areas;
+        bool gone;
 } Collection;
 
 static int query(int fd, uint64_t at, char *name, size_t name_size, ProcmapQuery *ret) {
@@ -164,8 +165,9 @@ static int query_all(Collection *c) {
                 int r;
 
                 r = query(c->fd, at, /* name= */ NULL, 0, &q);
+                c->gone = r == -ESRCH;
                 if (r < 0)
-                        /* ENOENT: nothing is mapped from here on. ESRCH: the address space is gone. */
+                        /* ENOENT: nothing is mapped from here on. */
                         return r == -ENOTTY ? r : 0;
                 if (q.vma_start >= c->end)
                         return 0;
@@ -213,7 +215,9 @@ static void read_text(Collection *c) {
                 return;
         TAKE_FD(copy);
         rewind(f); /* the copy has the offset in common with it */
+        c->gone = true; /* a living one has its own program mapped at least */
         for (unsigned n = 0; n < MAPPING_LINES_MAX && getline(&line, &size, f) >= 0; n++) {
+                c->gone = false;
                 if (!parse_line(line, &area) || area.end <= c->start)
                         continue;
                 if (area.start >= c->end || !collect(c, &area))
@@ -225,6 +229,7 @@ size_t mapping_read(MappingReader *reader, uint64_t hva, uint64_t size, MappingK
                     MappedRun runs[static MAPPING_RUNS_MAX]) {
         Collection c = { .start = hva, .fd = reader->fd, .known = known, .userdata = userdata, .runs = runs };
 
+        reader->gone = false;
         if (reader->fd < 0 || !range_valid(hva, size))
                 return 0;
         c.end = hva + size;
@@ -232,5 +237,6 @@ size_t mapping_read(MappingReader *reader, uint64_t hva, uint64_t size, MappingK
                 reader->can_query = query_all(&c) >= 0;
         if (!reader->can_query)
                 read_text(&c);
+        reader->gone = c.gone;
         return c.n;
 }

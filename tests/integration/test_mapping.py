@@ -4,7 +4,10 @@
 import ctypes
 import mmap
 import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -390,6 +393,37 @@ def test_vmm_of_the_same_ordinary_user(directory, start, process):
         run.kept = vmm.client
         return vmm.refused(at(map_at(vmm.allocate(), flags=PRIVATE), backing="ram0"))["rule"]
     assert process(user.ALICE, run).result == "mapping_mismatch"
+
+
+EXECUTED = """
+import mmap, sys
+memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]))
+import ctypes
+print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_vmm_that_has_executed_since(daemon, client):
+    """As under privmemctl run, which attaches and becomes the VMM."""
+    client.register()
+    fd = client.allocate().fd
+    attach = f"""
+import os, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+from contract import golden
+from wire import Client
+Client({str(daemon.path)!r}, golden()).call("AttachVM", vm="web1")
+os.execv(sys.executable, [sys.executable, "-c", {EXECUTED!r}, {str(fd)!r}, {str(MIB)!r}])
+"""
+    with subprocess.Popen([sys.executable, "-c", attach], pass_fds=[fd], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as process:
+        hva = int(process.stdout.readline())
+        wrong = slot(0, 0, MIB // 2, userspaceAddr=hva, backing="ram0", backingOffset=MIB // 2)
+        verdict = client.fails("SlotRefused", "SetSlot", vm="web1", slot=wrong)["verdict"]
+        assert verdict["rule"] == "mapping_mismatch"
+        assert client.call("SetSlot", vm="web1", slot={**wrong, "backingOffset": 0})["verdict"]["outcome"] == "ok"
+        process.stdin.close()
 
 
 def test_vm_without_a_vmm(client):
