@@ -214,7 +214,7 @@ static void read_text(Collection *c) {
         if (!f)
                 return;
         TAKE_FD(copy);
-        rewind(f); /* the copy has the offset in common with it */
+        rewind(f);      /* the copy has the offset in common with it */
         c->gone = true; /* a living one has its own program mapped at least */
         for (unsigned n = 0; n < MAPPING_LINES_MAX && getline(&line, &size, f) >= 0; n++) {
                 c->gone = false;

@@ -22,7 +22,7 @@
 typedef struct MappingReader {
         int fd;         /* of /proc/PID/maps, owned; negative if it must not be read */
         bool can_query; /* the kernel has PROCMAP_QUERY */
-        bool gone;      /* the last read found that the address space is no more: the process has executed, or exited */
+        bool gone; /* the last read found that the address space is no more: the process has executed, or exited */
 } MappingReader;
 
 /* Opens the mappings of the process. A reader that cannot be opened is as good as one of a process that maps nothing:
