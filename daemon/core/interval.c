@@ -63,6 +63,16 @@ static IntervalBlock *block_new(bool inner) {
         return block;
 }
 
+#ifndef INTERVAL_OWN_COPY
+static void copy_entries(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n) {
+        memmove(&to->entries[to_at], &from->entries[from_at], n * sizeof(Entry));
+}
+
+static void copy_ties(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n) {
+        memmove(&to->ties[to_at], &from->ties[from_at], n * sizeof(void *));
+}
+#endif
+
 static const void *block_tie(const IntervalBlock *block, bool inner, unsigned at) {
         return inner ? block->ties[at] : block->entries[at].of;
 }
@@ -87,22 +97,21 @@ static void block_look(IntervalBlock *block) {
 
 /* After the last of an entry has changed. */
 static void block_look_at(IntervalBlock *block, unsigned at) {
-        const Entry *entry = &block->entries[at];
-
         if (!block->rising)
                 block_look(block);
+        else if (at > 0 && block->entries[at - 1].last > block->entries[at].last)
+                block->rising = false;
         else
-                block->rising = (at == 0 || entry[-1].last <= entry->last) &&
-                                (at + 1 == block->n || entry->last <= entry[1].last);
+                block->rising = at + 1 == block->n || block->entries[at].last <= block->entries[at + 1].last;
 }
 
 static void block_put(IntervalBlock *block, bool inner, unsigned at, const Entry *entry, const void *tie) {
         unsigned n = block->n - at;
 
-        memmove(block->entries + at + 1, block->entries + at, n * sizeof(Entry));
+        copy_entries(block, at + 1, block, at, n);
         block->entries[at] = *entry;
         if (inner) {
-                memmove(block->ties + at + 1, block->ties + at, n * sizeof(void *));
+                copy_ties(block, at + 1, block, at, n);
                 block->ties[at] = tie;
         }
         block->n++;
@@ -113,10 +122,10 @@ static void block_put(IntervalBlock *block, bool inner, unsigned at, const Entry
 static void block_erase(IntervalBlock *block, bool inner, unsigned at) {
         unsigned n = --block->n - at;
 
-        memmove(block->entries + at, block->entries + at + 1, n * sizeof(Entry));
+        copy_entries(block, at, block, at + 1, n);
         block->entries[block->n] = BLANK;
         if (inner)
-                memmove(block->ties + at, block->ties + at + 1, n * sizeof(void *));
+                copy_ties(block, at, block, at + 1, n);
         if (!block->rising)
                 block_look(block);
 }
@@ -125,9 +134,9 @@ static void block_erase(IntervalBlock *block, bool inner, unsigned at) {
 static void block_move(IntervalBlock *left, IntervalBlock *right, bool inner, unsigned from) {
         unsigned n = right->n - from;
 
-        memcpy(left->entries + left->n, right->entries + from, n * sizeof(Entry));
+        copy_entries(left, left->n, right, from, n);
         if (inner)
-                memcpy(left->ties + left->n, right->ties + from, n * sizeof(void *));
+                copy_ties(left, left->n, right, from, n);
         left->n += n;
         while (right->n > from)
                 right->entries[--right->n] = BLANK;
@@ -139,27 +148,23 @@ static void block_move(IntervalBlock *left, IntervalBlock *right, bool inner, un
 
 /* How many entries have a start, or a last, below the number, if those are in order. */
 static unsigned count_starts_below(const IntervalBlock *block, uint64_t start) {
-        const Entry *e = block->entries;
-        unsigned group = 0, n = 0;
+        unsigned first = 0, n = 0;
 
         for (unsigned i = GROUP; i < INTERVAL_BLOCK_ENTRIES; i += GROUP)
-                group += e[i - 1].start < start;
-        e += group * GROUP;
+                first += block->entries[i - 1].start < start ? GROUP : 0;
         for (unsigned i = 0; i < GROUP; i++)
-                n += e[i].start < start;
-        return group * GROUP + n;
+                n += block->entries[first + i].start < start;
+        return first + n;
 }
 
 static unsigned count_lasts_below(const IntervalBlock *block, uint64_t last) {
-        const Entry *e = block->entries;
-        unsigned group = 0, n = 0;
+        unsigned first = 0, n = 0;
 
         for (unsigned i = GROUP; i < INTERVAL_BLOCK_ENTRIES; i += GROUP)
-                group += e[i - 1].last < last;
-        e += group * GROUP;
+                first += block->entries[i - 1].last < last ? GROUP : 0;
         for (unsigned i = 0; i < GROUP; i++)
-                n += e[i].last < last;
-        return group * GROUP + n;
+                n += block->entries[first + i].last < last;
+        return first + n;
 }
 
 /* The first entry of the block whose key is above (start, item). */
@@ -268,17 +273,21 @@ static void set_last(const IntervalCursor *c, unsigned level, uint64_t last) {
         block_look_at(block, at);
 }
 
+static void set_key(IntervalBlock *block, unsigned at, uint64_t start, const void *item) {
+        block->entries[at].start = start;
+        block->ties[at] = item;
+}
+
 /* The key of a first entry follows what comes below it; those of others cannot be undercut. */
 static void lower_keys(const IntervalCursor *c, uint64_t start, const void *item) {
         for (unsigned level = 0; level < c->level; level++) {
                 IntervalBlock *block = c->path[level].block;
-                Entry *first = &block->entries[0];
+                const Entry *first = &block->entries[0];
 
                 if (c->path[level].at > 0 || start > first->start ||
                     (start == first->start && (uintptr_t) item >= (uintptr_t) block->ties[0]))
                         continue;
-                first->start = start;
-                block->ties[0] = item;
+                set_key(block, 0, start, item);
         }
 }
 
@@ -343,14 +352,19 @@ int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t siz
 /* ---- removing ---- */
 
 /* Goes down to the entry of the item, which must be there. */
-static Entry *descend_to(const IntervalTree *tree, uint64_t start, const void *item, IntervalCursor *ret) {
-        Entry *entry;
+static IntervalBlock *descend_to(const IntervalTree *tree, uint64_t start, const void *item, IntervalCursor *ret,
+                                 unsigned *ret_at) {
+        IntervalBlock *leaf;
+        unsigned at;
 
         descend(tree, start, item, ret);
+        leaf = ret->path[ret->level].block;
         assert(ret->path[ret->level].at > 0);
-        entry = &ret->path[ret->level].block->entries[--ret->path[ret->level].at];
-        assert(entry->of == item && entry->start == start);
-        return entry;
+        at = ret->path[ret->level].at - 1;
+        assert(leaf->entries[at].of == item && leaf->entries[at].start == start);
+        ret->path[ret->level].at = at;
+        *ret_at = at;
+        return leaf;
 }
 
 /* After something in the leaf has got another last. */
@@ -366,27 +380,28 @@ static void update_lasts(const IntervalCursor *c, uint64_t old) {
 }
 
 static void erase(IntervalTree *tree, void *item, uint64_t start, IntervalCursor *c) {
-        uint64_t last = descend_to(tree, start, item, c)->last;
+        unsigned at;
+        IntervalBlock *leaf = descend_to(tree, start, item, c, &at);
+        uint64_t last = leaf->entries[at].last;
 
-        block_erase(c->path[c->level].block, /* inner= */ false, c->path[c->level].at);
+        block_erase(leaf, /* inner= */ false, at);
         update_lasts(c, last);
 }
 
 /* Merges the block at an entry of its parent with a neighbour, if both have few entries. */
 static void merge(IntervalBlock *parent, unsigned at, bool inner) {
         unsigned left_at = at > 0 ? at - 1 : 0;
-        Entry *entry = &parent->entries[left_at];
         IntervalBlock *left, *right;
 
         if (parent->n < 2)
                 return;
-        left = entry[0].of;
-        right = entry[1].of;
+        left = parent->entries[left_at].of;
+        right = parent->entries[left_at + 1].of;
         if (left->n + right->n > NOT_FEW)
                 return;
 
         block_move(left, right, inner, 0);
-        entry->last = block_last(left);
+        parent->entries[left_at].last = block_last(left);
         block_erase(parent, /* inner= */ true, left_at + 1);
         block_look_at(parent, left_at);
         free(right);
@@ -425,18 +440,47 @@ void interval_remove(IntervalTree *tree, void *item, uint64_t start) {
         tidy(tree, &c);
 }
 
+/* The first key of a leaf has changed: the keys above that lead there first follow it. */
+static void follow_first(const IntervalCursor *c, uint64_t start, const void *item) {
+        for (unsigned level = c->level; level > 0 && c->path[level].at == 0; level--)
+                set_key(c->path[level - 1].block, c->path[level - 1].at, start, item);
+}
+
+/* The last key of a leaf has grown, maybe beyond the keys that lead to the next leaf, for what once was below them may
+ * be gone. They become that leaf's first key. */
+static void make_way(const IntervalCursor *c) {
+        IntervalBlock *block, *leaf;
+        unsigned level = c->level, at;
+
+        while (level > 0 && c->path[level - 1].at + 1 == c->path[level - 1].block->n)
+                level--;
+        if (level == 0)
+                return;
+
+        block = c->path[level - 1].block;
+        at = c->path[level - 1].at + 1;
+        leaf = block->entries[at].of;
+        for (unsigned i = level; i < c->level; i++)
+                leaf = leaf->entries[0].of;
+        for (unsigned i = level; i <= c->level; i++, at = 0) {
+                set_key(block, at, leaf->entries[0].start, leaf->entries[0].of);
+                block = block->entries[at].of;
+        }
+}
+
 void interval_resize(IntervalTree *tree, const void *item, uint64_t start, uint64_t new_start, uint64_t size) {
         IntervalCursor c;
-        Entry *entry = descend_to(tree, start, item, &c);
-        uint64_t last = entry->last;
+        unsigned at;
+        IntervalBlock *leaf = descend_to(tree, start, item, &c, &at);
+        uint64_t last = leaf->entries[at].last;
 
-        entry->start = new_start;
+        leaf->entries[at].start = new_start;
         set_last(&c, c.level, last_of(new_start, size));
         update_lasts(&c, last);
-        for (unsigned level = c.level; level > 0 && c.path[level].at == 0; level--) {
-                c.path[level - 1].block->entries[c.path[level - 1].at].start = new_start;
-                c.path[level - 1].block->ties[c.path[level - 1].at] = item;
-        }
+        if (at == 0)
+                follow_first(&c, new_start, item);
+        if (at + 1 == leaf->n)
+                make_way(&c);
 }
 
 bool interval_withdraw(IntervalTree *tree, void *item, uint64_t start) {

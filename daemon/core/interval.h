@@ -39,7 +39,8 @@ int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t siz
 /* The item must be there, at that start. Memory that is not needed any more is given back. */
 void interval_remove(IntervalTree *tree, void *item, uint64_t start);
 
-/* Gives the item another range, which must leave it in its place in the order. */
+/* Gives the item another range, which must leave it in its place in the order. Nothing may have been withdrawn since
+ * interval_tidy(). */
 void interval_resize(IntervalTree *tree, const void *item, uint64_t start, uint64_t new_start, uint64_t size);
 
 /* Like interval_remove(), but gives no memory back. So what is inserted and withdrawn after it can be undone without

@@ -158,6 +158,29 @@ static const char *run_round(void) {
         return check_all(/* tidy= */ true);
 }
 
+static bool comes_between(const Item *item, uint64_t start) {
+        for (const Item *other = items; other < items + ITEMS; other++) {
+                bool is_after = other->start != start ? other->start > start : other > item;
+
+                if (other->in_tree && other != item && comes_before(item, other) != is_after)
+                        return false;
+        }
+        return true;
+}
+
+static const char *run_resize(void) {
+        Item *item = &items[next_random() % ITEMS];
+        uint64_t start, size;
+
+        random_range(&start, &size);
+        if (!item->in_tree || !comes_between(item, start))
+                return NULL;
+        interval_resize(&tree, item, item->start, start, size);
+        item->start = start;
+        item->size = size;
+        return check_all(/* tidy= */ true);
+}
+
 /* Some changes, undone in reverse order while no memory can be had. */
 static const char *run_batch(void) {
         Item *changed[BATCH_MAX];
@@ -231,7 +254,7 @@ int main(void) {
 
         printf("1..2\n");
         for (unsigned round = 0; round < ROUNDS && !wrong; round++)
-                wrong = round % 8 == 0 ? run_batch() : run_round();
+                wrong = round % 8 == 0 ? run_batch() : round % 3 == 0 ? run_resize() : run_round();
         if (wrong)
                 printf("# PRIVMEMD_SEED=%" PRIu64 " repeats it: %s\n", seed, wrong);
         printf("%s 1 - the tree and the list agree\n", wrong ? "not ok" : "ok");
