@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Who owns what: the registry, an fd for each backing, a pidfd for each attached VMM, and the front. host/ and
+/* Who owns what, and how it comes and goes: the registry, an fd for each backing, a pidfd for each attached VMM, and the front. host/ and
  * front/ meet here and nowhere else. */
 
 #include <systemd/sd-event.h>

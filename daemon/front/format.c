@@ -101,10 +101,6 @@ static int compare_shares(const void *a, const void *b) {
         return strcmp(x->vm->name, y->vm->name);
 }
 
-const char *access_word(bool read_only) {
-        return read_only ? "read_only" : "read_write";
-}
-
 static int format_shares(const Backing *backing, uid_t uid, sd_json_variant **ret) {
         bool all = uid == 0 || uid == backing->vm->owner;
         Share shares[SHARES_PER_BACKING_MAX];

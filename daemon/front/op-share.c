@@ -32,26 +32,9 @@ static int find_pair(Call *call, const ShareParameters *p, Backing **ret_backing
         return *ret_peer ? 0 : fail_no_such_vm(f, p->peer);
 }
 
-static int share(Backing *backing, VM *peer, bool read_only, Failure *f) {
-        int r;
-
-        if (peer == backing->vm)
-                return fail_not_supported(f, "a VM shows its own backings without a share");
-        if (backing->kind == BACKING_GUEST_MEMFD)
-                return fail_not_supported(f, "a guest_memfd cannot be shared: private memory must not appear twice");
-        r = read_only ? backing_share_read_only(backing, peer) : backing_share(backing, peer);
-        if (r == CORE_E_EXISTS)
-                return fail_name_conflict(f, backing->name, "access", access_word(!read_only), access_word(read_only));
-        if (r == CORE_E_LIMIT)
-                return fail_limit(f, "sharesPerBacking", SHARES_PER_BACKING_MAX);
-        if (r == CORE_E_IN_USE)
-                return fail_backing_in_use_by(f, backing, peer, backing_count_slots_of(backing, peer));
-        return r;
-}
-
 int op_share_backing(Call *call) {
         ShareParameters p = {};
-        bool read_only, known;
+        bool read_only, created;
         Failure f = {};
         Backing *backing;
         VM *peer;
@@ -64,19 +47,10 @@ int op_share_backing(Call *call) {
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         read_only = p.access && strcmp(p.access, "read_only") == 0;
-        known = backing_is_shared_with(backing, peer);
-        r = share(backing, peer, read_only, &f);
+        r = service_share(call->service, backing, peer, read_only, &created, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        if (!known)
-                front_publish(call->front, &(Event) {
-                                                   .kind = EVENT_BACKING_SHARED,
-                                                   .vm = call->vm,
-                                                   .backing = backing,
-                                                   .peer_vm = peer,
-                                                   .access = access_word(read_only),
-                                           });
-        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_BOOLEAN("created", !known));
+        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
 }
 
 int op_reclaim_backing(Call *call) {
@@ -98,14 +72,7 @@ int op_reclaim_backing(Call *call) {
         slots = known ? backing_count_slots_of(backing, peer) : 0;
         if (slots > 0)
                 return failure_reply(call->link, fail_backing_in_use_by(&f, backing, peer, slots), &f);
-        if (known) {
-                backing_unshare(backing, peer);
-                front_publish(call->front, &(Event) {
-                                                   .kind = EVENT_BACKING_RECLAIMED,
-                                                   .vm = call->vm,
-                                                   .backing = backing,
-                                                   .peer_vm = peer,
-                                           });
-        }
+        if (known)
+                service_reclaim(call->service, backing, peer);
         return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_BOOLEAN("reclaimed", known));
 }

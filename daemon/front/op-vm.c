@@ -70,24 +70,14 @@ static int register_vm(Call *call, const VMSpec *spec, VM **ret, bool *ret_creat
         const char *field;
         int r;
 
-        r = vm_new(call->registry, spec, ret);
-        if (r == CORE_E_LIMIT)
-                return fail_limit(f, "vmsPerUID", VMS_PER_UID_MAX);
-        if (r == CORE_E_EXISTS) {
-                /* Somebody else's VM: say no more of it than that the name is taken. */
-                if (!call_may_see(call, *ret))
-                        return fail_not_permitted(f, (*ret)->name, call->uid);
-                field = vm_differs(*ret, spec);
-                if (field)
-                        return fail_vm_conflict(f, *ret, spec, field);
-                *ret_created = false;
-                return 0;
-        }
-        if (r < 0)
+        r = service_register(call->service, spec, ret, ret_created, f);
+        if (r != 0 || *ret_created)
                 return r;
-        *ret_created = true;
-        front_publish(call->front, &(Event) { .kind = EVENT_VM_REGISTERED, .vm = *ret });
-        return 0;
+        /* Somebody else's VM: say no more of it than that the name is taken. */
+        if (!call_may_see(call, *ret))
+                return fail_not_permitted(f, (*ret)->name, call->uid);
+        field = vm_differs(*ret, spec);
+        return field ? fail_vm_conflict(f, *ret, spec, field) : 0;
 }
 
 static int reply_vm(Call *call, VM *vm, const bool *created) {
@@ -163,7 +153,6 @@ int op_attach_vm(Call *call) {
                   SD_JSON_NULLABLE },
                 {},
         };
-        bool was_attached = call->vm->state == VM_ATTACHED;
         Failure f = {};
         int pidfd = -EBADF, r;
 
@@ -175,12 +164,6 @@ int op_attach_vm(Call *call) {
                 r = service_attach(call->service, call->vm, pidfd, call->uid, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        if (!was_attached)
-                front_publish(call->front, &(Event) {
-                                                   .kind = EVENT_VM_ATTACHED,
-                                                   .vm = call->vm,
-                                                   .pid = service_vmm_pid(call->vm),
-                                           });
         return reply_vm(call, call->vm, /* created= */ NULL);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What the front asks of the manager: everything that needs an fd, a process or /sys. manager.c has the functions;
- * the front knows no more of it than this header.
+/* What the front asks of the manager: everything that needs an fd, a process or /sys, and every
+ * change of who owns what. The files daemon/manager*.c have the functions; the front knows no more of them than this
+ * header.
  *
  * Return values: 0 done; API_E_…, positive, with the Failure filled; a negative errno, unexpected. */
 
@@ -34,7 +35,10 @@ const AdviceFacts *service_advice_facts(Service *service);
 
 /* The pid of the attached VMM, or 0. For people. */
 pid_t service_vmm_pid(const VM *vm);
-/* Makes the process behind pidfd (borrowed) the VM's VMM. peer: the uid of the caller. */
+/* *ret_created is false if *ret is the VM of that name, whoever owns it and whatever it is like. */
+int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f);
+/* Makes the process behind pidfd (borrowed) the VM's VMM; a success as well if it is already. peer: the uid of the
+ * caller. */
 int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);
 /* Releases all backings and frees the VM. */
 int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f);
@@ -48,6 +52,10 @@ int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, 
 /* A new fd of the backing, which the caller owns. */
 int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd, Failure *f);
 int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f);
+/* *ret_created is false if the backing was shared with the VM already, for the same access. */
+int service_share(Service *service, Backing *backing, VM *peer, bool read_only, bool *ret_created, Failure *f);
+/* It must be shared with the VM. */
+void service_reclaim(Service *service, Backing *backing, VM *peer);
 int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed, Failure *f);
 
 /* Looks what the VM's VMM has mapped at the slot, if it has one whose mappings can be read, and resolves the spec;

@@ -141,3 +141,7 @@ const char *slot_rule_word(SlotRule rule) {
 const char *slot_rule_sentence(SlotRule rule) {
         return slot_rules[rule].sentence;
 }
+
+const char *access_word(bool read_only) {
+        return read_only ? "read_only" : "read_write";
+}

@@ -20,6 +20,8 @@ const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
 /* One sentence on what the rule says, for people. */
 const char *slot_rule_sentence(SlotRule rule);
 
+const char *access_word(bool read_only);
+
 /* -1 if the word is none of them; NULL gives the fallback. */
 int backing_kind_of(const char *word, int fallback);
 int numa_policy_of(const char *word, int fallback);

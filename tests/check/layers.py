@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """An include goes only left: core <- host, front <- manager <- main, and api <- front, client.
+What is named …-private.h stays in its room.
 
 Each room below says which rooms its files may include, and which headers from outside the tree.
 """
@@ -65,7 +66,7 @@ ROOMS = (
          ("rest", "client", "the public header", "api/operations.def", "api/errors.def"), *CLIENT),
     Room("libvirt", ("daemon/libvirt/",),
          ("libvirt", "client", "the public header", "api/errors.def"), *CLIENT),
-    Room("manager", ("daemon/manager.", "daemon/config."), ("core", "host", "front", "manager"), *DAEMON),
+    Room("manager", ("daemon/manager.", "daemon/manager-", "daemon/config."), ("core", "host", "front", "manager"), *DAEMON),
     Room("main", ("daemon/main.",), ("core", "host", "front", "manager", "main", "api"), *DAEMON),
 )
 
@@ -95,6 +96,8 @@ def offence(root, includer, room, bracket, name):
     if path is None:
         return f'"{name}" is in no room; name it from the root, client/ or daemon/, as in "core/slot.h"'
     target = room_of(path)
+    if path.name.endswith("-private.h") and target is not room:
+        return f'{room.name} must not include "{name}", which is private to its room; declare what you need in another header'
     if target is not None and target.name in room.includes or path.as_posix() in room.includes:
         return None
     allowed = ", ".join(room.includes) or "no room"

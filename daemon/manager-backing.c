@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Backings in custody: an fd of each, from custody_enter() to custody_leave(), and what is done with it. */
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "front/words.h"
+#include "manager-private.h"
+
+/* The manager's part of a backing: what backing->userdata points to. */
+typedef struct Holding {
+        int fd;
+        unsigned seals; /* F_SEAL_… */
+} Holding;
+
+static Holding *holding_free(Holding *holding) {
+        if (!holding)
+                return NULL;
+        safe_close(holding->fd);
+        free(holding);
+        return NULL;
+}
+
+int custody_fd(const Backing *backing) {
+        const Holding *holding = backing->userdata;
+
+        return holding->fd;
+}
+
+unsigned service_seals(const Backing *backing) {
+        const Holding *holding = backing->userdata;
+
+        return holding->seals;
+}
+
+uint64_t service_resident(Service *service, const Backing *backing) {
+        uint64_t bytes;
+
+        if (memory_file_resident(&service->memory, custody_fd(backing), backing->kind, &bytes) < 0)
+                return 0;
+        return bytes;
+}
+
+bool service_can_count_ranges(Service *service) {
+        return service->memory.cachestat;
+}
+
+int service_resident_range(Service *service, const Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret) {
+        return memory_file_resident_range(&service->memory, custody_fd(backing), backing->kind, offset, size, ret);
+}
+
+int custody_enter(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret) {
+        Holding *holding;
+        int r;
+
+        holding = malloc(sizeof(*holding));
+        if (!holding)
+                return -ENOMEM;
+        r = backing_new(vm, spec, ret);
+        if (r != 0) {
+                free(holding);
+                return r;
+        }
+        *holding = (Holding) { .fd = fd, .seals = seals };
+        (*ret)->userdata = holding;
+        return 0;
+}
+
+void custody_close(Backing *backing) {
+        backing->userdata = holding_free(backing->userdata);
+}
+
+/* The memory is free once this returns, whoever still holds the file. What a write seal protects goes with its last
+ * holder instead. */
+static uint64_t give_back(Service *service, Backing *backing) {
+        uint64_t resident = service_resident(service, backing);
+
+        return memory_file_punch(custody_fd(backing), 0, backing->size) < 0 ? 0 : resident;
+}
+
+uint64_t custody_leave(Service *service, Backing *backing) {
+        Holding *holding = backing->userdata;
+        uint64_t freed = give_back(service, backing);
+
+        while (backing->n_shares > 0)
+                service_reclaim(service, backing, backing->shares[0].vm);
+        front_publish(
+                service->front,
+                &(Event) { .kind = EVENT_BACKING_RELEASED, .vm = backing->vm, .backing = backing, .freed = &freed });
+        (void) backing_release(backing);
+        holding_free(holding);
+        return freed;
+}
+
+/* The name is taken: by the same backing, which is a success, or by another. */
+static int compare(Backing *backing, const BackingSpec *spec, Failure *f) {
+        const char *field = backing_differs(backing, spec);
+        char present[32], requested[32];
+
+        if (!field && backing->origin == spec->origin)
+                return 0;
+        if (!field)
+                return fail_name_conflict(f, backing->name, "origin", backing_origin_word(backing->origin),
+                                          backing_origin_word(spec->origin));
+        if (strcmp(field, "kind") == 0)
+                return fail_name_conflict(f, backing->name, field, backing_kind_word(backing->kind),
+                                          backing_kind_word(spec->kind));
+        if (strcmp(field, "numaPolicy") == 0)
+                return fail_name_conflict(f, backing->name, field, numa_policy_word(backing->numa_policy) ?: "none",
+                                          numa_policy_word(spec->numa_policy) ?: "none");
+        if (strcmp(field, "numaNodes") == 0) {
+                snprintf(present, sizeof(present), "mask %#" PRIx64, backing->numa_nodes);
+                snprintf(requested, sizeof(requested), "mask %#" PRIx64, spec->numa_nodes);
+        } else {
+                bool is_size = strcmp(field, "size") == 0;
+
+                snprintf(present, sizeof(present), "%" PRIu64, is_size ? backing->size : backing->page_size);
+                snprintf(requested, sizeof(requested), "%" PRIu64, is_size ? spec->size : spec->page_size);
+        }
+        return fail_name_conflict(f, backing->name, field, present, requested);
+}
+
+static int check_nodes(const BackingSpec *spec, Failure *f) {
+        uint64_t absent;
+
+        if (spec->numa_nodes == 0)
+                return 0;
+        absent = spec->numa_nodes & ~memory_nodes_online();
+        if (absent == 0)
+                return 0;
+        return fail_invalid_value(f, "numaNodes", (uint64_t) __builtin_ctzll(absent), 0,
+                                  63 - (uint64_t) __builtin_clzll(memory_nodes_online()), 0);
+}
+
+static int create_file(Service *service, VM *vm, const BackingSpec *spec, MemoryIdentity *ret, int *ret_fd,
+                       Failure *f) {
+        char label[2 * NAME_LENGTH_MAX + 16];
+        MemoryShortage shortage;
+        int r;
+
+        snprintf(label, sizeof(label), "privmemd:%s/%s", vm->name, spec->name);
+        r = memory_file_create(&service->memory, label, spec, vm->owner, ret, ret_fd, &shortage);
+        switch (r) {
+        case MEMORY_E_SIZE:
+                return fail_not_supported(f, "the file system or the address space is too small for this size");
+        case MEMORY_E_NO_POOL:
+                return fail_no_capacity(f, spec->page_size, -1, spec->size, 0);
+        case MEMORY_E_NO_PAGES:
+                return fail_no_capacity(f, spec->page_size, shortage.node, shortage.needed, shortage.available);
+        case 0:
+                return 0;
+        default:
+                return fail_host(f, "creating a memfd", r);
+        }
+}
+
+int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing **ret, bool *ret_created, Failure *f) {
+        _cleanup_close_ int fd = -EBADF;
+        BackingSpec known = *spec;
+        MemoryIdentity identity;
+        int r;
+
+        r = backing_admit(vm, spec, ret);
+        if (r == CORE_E_EXISTS) {
+                *ret_created = false;
+                return compare(*ret, spec, f);
+        }
+        if (r == CORE_E_LIMIT)
+                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
+        if (r < 0)
+                return r;
+        r = check_nodes(spec, f);
+        if (r == 0)
+                r = create_file(service, vm, spec, &identity, &fd, f);
+        if (r != 0)
+                return r;
+        known.dev = identity.dev;
+        known.ino = identity.ino;
+        r = custody_enter(vm, &known, fd, identity.seals, ret);
+        if (r != 0)
+                /* It was admitted a moment ago, and a new file is nobody's backing yet. */
+                return r < 0 ? r : -EIO;
+        TAKE_FD(fd);
+        *ret_created = true;
+        return 0;
+}
+
+int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd, Failure *f) {
+        int fd = custody_fd(backing), r;
+
+        (void) service;
+        if (!read_only) {
+                r = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+                if (r < 0)
+                        return fail_host(f, "duplicating the fd of the backing", errno);
+                *ret_fd = r;
+                return 0;
+        }
+        r = memory_file_open_read_only(fd, ret_fd);
+        if (r == MEMORY_E_NO_READ_ONLY)
+                return fail_not_supported(f, "a guest_memfd has no read-only form");
+        return r < 0 ? fail_host(f, "opening the backing for reading", r) : 0;
+}
+
+int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f) {
+        if (backing->n_slots > 0)
+                return fail_backing_in_use(f, backing, 0);
+        if (vmm_maps_backing(backing))
+                return fail_backing_in_use(f, backing, service_vmm_pid(backing->vm));
+        *ret_freed = custody_leave(service, backing);
+        return 0;
+}
+
+int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret_freed,
+                  Failure *f) {
+        uint64_t before = service_resident(service, backing), after;
+        int r;
+
+        r = memory_file_punch(custody_fd(backing), offset, size);
+        if (r == -EPERM)
+                return fail_not_supported(f, "the file is sealed against writing, so no hole can be punched into it");
+        if (r < 0)
+                return fail_host(f, "punching a hole", r);
+        after = service_resident(service, backing);
+        /* The guest may have touched more than we freed. */
+        *ret_freed = before > after ? before - after : 0;
+        return 0;
+}
+
+int service_share(Service *service, Backing *backing, VM *peer, bool read_only, bool *ret_created, Failure *f) {
+        bool known = backing_is_shared_with(backing, peer);
+        int r;
+
+        if (peer == backing->vm)
+                return fail_not_supported(f, "a VM shows its own backings without a share");
+        if (backing->kind == BACKING_GUEST_MEMFD)
+                return fail_not_supported(f, "a guest_memfd cannot be shared: private memory must not appear twice");
+        r = read_only ? backing_share_read_only(backing, peer) : backing_share(backing, peer);
+        if (r == CORE_E_EXISTS)
+                return fail_name_conflict(f, backing->name, "access", access_word(!read_only), access_word(read_only));
+        if (r == CORE_E_LIMIT)
+                return fail_limit(f, "sharesPerBacking", SHARES_PER_BACKING_MAX);
+        if (r == CORE_E_IN_USE)
+                return fail_backing_in_use_by(f, backing, peer, backing_count_slots_of(backing, peer));
+        if (r < 0)
+                return r;
+        *ret_created = !known;
+        if (!known)
+                front_publish(service->front, &(Event) {
+                                                      .kind = EVENT_BACKING_SHARED,
+                                                      .vm = backing->vm,
+                                                      .backing = backing,
+                                                      .peer_vm = peer,
+                                                      .access = access_word(read_only),
+                                              });
+        return 0;
+}
+
+void service_reclaim(Service *service, Backing *backing, VM *peer) {
+        backing_unshare(backing, peer);
+        front_publish(service->front, &(Event) {
+                                              .kind = EVENT_BACKING_RECLAIMED,
+                                              .vm = backing->vm,
+                                              .backing = backing,
+                                              .peer_vm = peer,
+                                      });
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the files of the manager share among themselves and with nobody else. service_…() are for the front, and are
+ * declared in front/service.h.
+ *
+ * Each change of who owns what goes through one function:
+ *  - a VM is registered by service_register(), attached by service_attach(), and ends in manager_drop_vm();
+ *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it;
+ *  - a backing comes into custody by custody_enter() and leaves it by custody_leave();
+ *  - a share is given by service_share() and taken back by service_reclaim(). */
+
+#include "core/backing.h"
+#include "core/cleanup.h"
+#include "front/front.h"
+#include "host/kvm.h"
+#include "host/mapping.h"
+#include "host/memory-file.h"
+#include "host/process.h"
+#include "manager.h"
+
+struct Service {
+        sd_event *event;
+        Registry *registry;
+        Front *front;
+        MemoryHost memory;
+        KVMHost kvm;
+        uint64_t next_mm_id;
+        AdviceFacts advice;
+        uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
+};
+
+/* ---- custody: manager-backing.c ---- */
+
+/* Every backing comes into custody here, whoever made its file. fd is taken on success. *ret is set for CORE_E_… too. */
+int custody_enter(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret);
+/* Every backing that privmemd gives up leaves here: its memory is freed and its shares are returned. No slot may show
+ * it. Returns how many bytes that freed. */
+uint64_t custody_leave(Manager *manager, Backing *backing);
+/* Closes our fd and touches neither the memory nor the backing: privmemd is about to end. */
+void custody_close(Backing *backing);
+/* Borrowed. */
+int custody_fd(const Backing *backing);
+
+/* ---- VMs: manager-vm.c ---- */
+
+/* Gives the VM's memory back and forgets it. Its own slots go; slots of other VMs must not show its backings. Returns
+ * how many bytes that freed. */
+uint64_t manager_drop_vm(Manager *manager, VM *vm);
+/* Every exit of a VMM comes here. The VM may be gone afterwards. */
+void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid);
+
+/* ---- VMMs: manager-vmm.c ---- */
+
+/* Fills ret with a process that peer may make the VM's VMM. 0 or API_E_… */
+int vmm_open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failure *f);
+/* Attaches the process, which is taken on success. */
+int vmm_new(Manager *manager, VM *vm, Process *process);
+/* Lets go of the VM's VMM, if it has one; the VM's state is left alone. */
+void vmm_close(VM *vm);
+/* Whether the VM has a VMM that maps the backing. True as well if its mappings cannot be read. */
+bool vmm_maps_backing(const Backing *backing);

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A VM from its registration to its end, and what becomes of its memory when its VMM exits. */
+
+#include "manager-private.h"
+
+int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f) {
+        int r;
+
+        r = vm_new(service->registry, spec, ret);
+        if (r == CORE_E_LIMIT)
+                return fail_limit(f, "vmsPerUID", VMS_PER_UID_MAX);
+        if (r < 0)
+                return r;
+        *ret_created = r != CORE_E_EXISTS;
+        if (*ret_created)
+                front_publish(service->front, &(Event) { .kind = EVENT_VM_REGISTERED, .vm = *ret });
+        return 0;
+}
+
+int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) {
+        _cleanup_(process_done) Process process = { .pidfd = -EBADF };
+        int r;
+
+        r = vmm_open_process(pidfd, vm, peer, &process, f);
+        if (r != 0)
+                return r;
+        if (vm->state == VM_ATTACHED)
+                return service_vmm_pid(vm) == process.pid ? 0 : fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
+        r = vmm_new(service, vm, &process);
+        if (r < 0)
+                return r;
+        front_publish(service->front, &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
+        return 0;
+}
+
+/* What other VMs share with this one. */
+static void return_shares(Service *service, VM *peer) {
+        Backing *backing;
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &service->registry->vms, vms)
+                TAILQ_FOREACH(backing, &vm->backings, backings)
+                        if (backing_is_shared_with(backing, peer))
+                                service_reclaim(service, backing, peer);
+}
+
+uint64_t manager_drop_vm(Manager *manager, VM *vm) {
+        uint64_t freed = 0;
+        Backing *backing;
+
+        vm_withdraw_slots(vm);
+        while ((backing = TAILQ_FIRST(&vm->backings)))
+                freed += custody_leave(manager, backing);
+        return_shares(manager, vm);
+        front_publish(manager->front, &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
+        vm_free(vm);
+        return freed;
+}
+
+/* A backing that a slot of another VM shows, or NULL. */
+static Backing *shown_elsewhere(VM *vm) {
+        Backing *backing;
+
+        TAILQ_FOREACH(backing, &vm->backings, backings)
+                if (backing_is_shown_by_other(backing))
+                        return backing;
+        return NULL;
+}
+
+int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f) {
+        Backing *shown;
+
+        if (vm->state == VM_ATTACHED)
+                return fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
+        shown = shown_elsewhere(vm);
+        if (shown)
+                return fail_backing_in_use(f, shown, 0);
+        *ret_freed = manager_drop_vm(service, vm);
+        return 0;
+}
+
+/* A VM whose memory another VM shows is kept whatever its policy says. */
+void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid) {
+        vm_detach(vm);
+        front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
+        if (vm->exit_policy == EXIT_POLICY_RELEASE && !shown_elsewhere(vm))
+                (void) manager_drop_vm(manager, vm);
+}

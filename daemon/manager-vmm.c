@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The VMM of an attached VM: its pidfd, which tells when it exits, and what it has mapped. */
+
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "manager-private.h"
+
+/* The manager's part of an attached VM: what vm->userdata points to. */
+typedef struct VMM {
+        Manager *manager;
+        VM *vm;
+        Process process;
+        MappingReader mappings;
+        uint64_t mm_id;
+        sd_event_source *exit;
+} VMM;
+
+static VMM *vmm_free(VMM *vmm) {
+        if (!vmm)
+                return NULL;
+        if (vmm->vm)
+                vmm->vm->userdata = NULL;
+        sd_event_source_disable_unref(vmm->exit);
+        mapping_reader_done(&vmm->mappings);
+        process_done(&vmm->process);
+        free(vmm);
+        return NULL;
+}
+
+void vmm_close(VM *vm) {
+        vmm_free(vm->userdata);
+}
+
+pid_t service_vmm_pid(const VM *vm) {
+        const VMM *vmm = vm->userdata;
+
+        return vmm ? vmm->process.pid : 0;
+}
+
+bool vmm_maps_backing(const Backing *backing) {
+        const VMM *vmm = backing->vm->userdata;
+        bool maps = false;
+
+        return vmm && process_maps_file(&vmm->process, backing->dev, backing->ino, &maps) >= 0 && maps;
+}
+
+/* Its mappings are gone, and with them KVM's table. */
+static int on_vmm_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        VMM *vmm = userdata;
+        Manager *manager = vmm->manager;
+        VM *vm = vmm->vm;
+        pid_t pid = vmm->process.pid;
+
+        (void) source;
+        (void) fd;
+        (void) revents;
+        vmm_free(vmm);
+        manager_vmm_exited(manager, vm, pid);
+        return 0;
+}
+
+/* Two VMs that one process runs share its address space. */
+static uint64_t mm_id_of(Manager *manager, const Process *process) {
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &manager->registry->vms, vms) {
+                const VMM *vmm = vm->userdata;
+
+                if (vmm && vmm->process.pid == process->pid && process_is_alive(&vmm->process))
+                        return vmm->mm_id;
+        }
+        return manager->next_mm_id++;
+}
+
+int vmm_open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failure *f) {
+        int r;
+
+        r = process_open(pidfd, ret);
+        if (r == PROCESS_E_NOT_PIDFD)
+                return fail_not_supported(f, "the file descriptor is not a pidfd");
+        if (r == PROCESS_E_GONE)
+                return fail_host(f, "attaching a process that has exited", ESRCH);
+        if (r < 0)
+                return fail_host(f, "looking at the pidfd", r);
+        if (peer != 0 && ret->uid != vm->owner) {
+                process_done(ret);
+                return fail_not_permitted(f, "a process of another uid", peer);
+        }
+        return 0;
+}
+
+static void open_mappings(const Process *process, MappingReader *ret) {
+        mapping_reader_open(process->pid, ret);
+        /* Or else the number may be another process's by now. */
+        if (!process_is_alive(process))
+                mapping_reader_done(ret);
+}
+
+int vmm_new(Manager *manager, VM *vm, Process *process) {
+        VMM *vmm;
+        int r;
+
+        vmm = calloc(1, sizeof(*vmm));
+        if (!vmm)
+                return -ENOMEM;
+        vmm->manager = manager;
+        vmm->process.pidfd = -EBADF;
+        open_mappings(process, &vmm->mappings);
+        r = sd_event_add_io(manager->event, &vmm->exit, process->pidfd, EPOLLIN, on_vmm_exit, vmm);
+        if (r >= 0)
+                /* Exits before calls: nobody is told of a VMM that is known to be gone. */
+                r = sd_event_source_set_priority(vmm->exit, SD_EVENT_PRIORITY_IMPORTANT);
+        if (r >= 0) {
+                vmm->mm_id = mm_id_of(manager, process);
+                r = vm_attach(vm, vmm->mm_id);
+        }
+        if (r < 0) {
+                vmm_free(vmm);
+                return r;
+        }
+        vmm->vm = vm;
+        vmm->process = *process;
+        process->pidfd = -EBADF;
+        vm->userdata = vmm;
+        return 0;
+}
+
+static bool is_backing(dev_t dev, ino_t ino, MappedKind *ret, void *userdata) {
+        const Backing *backing = registry_find_file(userdata, dev, ino);
+
+        if (!backing)
+                return false;
+        *ret = backing->kind == BACKING_GUEST_MEMFD ? MAPPED_GUEST_MEMFD : MAPPED_FILE;
+        return true;
+}
+
+static size_t look(VMM *vmm, const SlotSpec *spec, MappedRun runs[static MAPPING_RUNS_MAX]) {
+        Registry *registry = vmm->vm->registry;
+        size_t n;
+
+        n = mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, registry, runs);
+        if (!vmm->mappings.gone)
+                return n;
+        /* Whoever attaches and then executes the VMM, as privmemctl run does, has another address space now. */
+        mapping_reader_done(&vmm->mappings);
+        open_mappings(&vmm->process, &vmm->mappings);
+        return mapping_read(&vmm->mappings, spec->hva, spec->size, is_backing, registry, runs);
+}
+
+int service_look_at_slot(VM *vm, SlotSpec *spec) {
+        MappedRun runs[MAPPING_RUNS_MAX];
+        Mapping seen = { .runs = runs }, *kept;
+        VMM *vmm = vm->userdata;
+
+        if (!vmm || spec->size == 0)
+                return 0;
+        seen.n_runs = look(vmm, spec, runs);
+        spec->mapping = &seen;
+        slot_spec_resolve(vm->registry, spec);
+        if (!spec->mapping)
+                return 0;
+
+        spec->mapping = NULL;
+        kept = malloc(sizeof(Mapping) + seen.n_runs * sizeof(MappedRun));
+        if (!kept)
+                return -ENOMEM;
+        *kept = (Mapping) { .n_runs = seen.n_runs, .runs = memcpy(kept + 1, runs, seen.n_runs * sizeof(MappedRun)) };
+        spec->mapping = kept;
+        return 0;
+}
+
+void service_forget_look(SlotSpec *spec) {
+        free((Mapping *) spec->mapping);
+        spec->mapping = NULL;
+}
