@@ -138,11 +138,23 @@ typedef enum privmem_alias_policy {
         PRIVMEM_ALIAS_POLICY_OBSERVE = 2, /* it is reported and set */
 } privmem_alias_policy;
 
+/* What KVM_CREATE_VM is asked for. Some of KVM's rules for slots depend on it. */
+typedef enum privmem_vm_type {
+        PRIVMEM_VM_TYPE_UNDECLARED = 0,   /* say nothing: privmemd refuses nothing that one of the others could have */
+        PRIVMEM_VM_TYPE_ORDINARY = 1,     /* KVM_X86_DEFAULT_VM */
+        PRIVMEM_VM_TYPE_SW_PROTECTED = 2, /* KVM_X86_SW_PROTECTED_VM */
+        PRIVMEM_VM_TYPE_SEV = 3,          /* KVM_X86_SEV_VM */
+        PRIVMEM_VM_TYPE_SEV_ES = 4,       /* KVM_X86_SEV_ES_VM */
+        PRIVMEM_VM_TYPE_SNP = 5,          /* KVM_X86_SNP_VM */
+        PRIVMEM_VM_TYPE_TDX = 6,          /* KVM_X86_TDX_VM */
+} privmem_vm_type;
+
 /* Set it to zeroes first: a zero is the default of each. */
 struct privmem_vm_options {
         const char *uuid; /* usual form; NULL for none */
         privmem_exit_policy exit_policy;
         privmem_alias_policy alias_policy;
+        privmem_vm_type type;
         bool set_owner;     /* false: the caller is the owner */
         uint32_t owner_uid; /* only root may name another uid */
         uint64_t reserved[4];

@@ -82,6 +82,7 @@ static int print_vm(json_object *vm) {
         add_row(&t, "Owner", format_number_field(vm, "ownerUID"));
         add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
         add_row(&t, "Alias policy", format_text_field(vm, "aliasPolicy"));
+        add_row(&t, "Type", format_text_field(vm, "type"));
         add_row(&t, "Slots", format_number_field(vm, "slots"));
         add_row(&t, "Promised", format_size_field(vm, "promisedBytes"));
         add_row(&t, "Resident", format_size_field(vm, "residentBytes"));
@@ -199,12 +200,13 @@ int verb_show(Session *s, const Verb *verb, char **arguments) {
 /* ---- register, unregister ------------------------------------------------------------------------------ */
 
 int verb_register(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL;
         const Option options[] = {
                 { "uuid", .value = &uuid },
                 { "owner", .value = &owner },
                 { "exit-policy", .value = &exit_policy },
                 { "alias-policy", .value = &alias_policy },
+                { "type", .value = &type },
                 {},
         };
         json_object *q, *reply = NULL;
@@ -220,7 +222,8 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
 
         q = parameters_of("name", a.items[0]);
         if (!json_add_string(q, "uuid", uuid) || (owner && !json_add_uint64(q, "ownerUID", uid)) ||
-            !json_add_string(q, "exitPolicy", exit_policy) || !json_add_string(q, "aliasPolicy", alias_policy)) {
+            !json_add_string(q, "exitPolicy", exit_policy) || !json_add_string(q, "aliasPolicy", alias_policy) ||
+            !json_add_string(q, "type", type)) {
                 json_object_put(q);
                 q = NULL;
         }

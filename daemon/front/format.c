@@ -57,8 +57,9 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
                               UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
                               STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
                               STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
-                              UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid), UNSIGNED("backings", vm->n_backings),
-                              UNSIGNED("slots", slot_count(vm)), UNSIGNED("promisedBytes", vm->promised_bytes),
+                              STRING("type", vm_type_word(vm->type)), UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                              UNSIGNED("backings", vm->n_backings), UNSIGNED("slots", slot_count(vm)),
+                              UNSIGNED("promisedBytes", vm->promised_bytes),
                               UNSIGNED("residentBytes", vm_resident(service, vm)));
 }
 

@@ -13,7 +13,7 @@
 #define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
 
 typedef struct RegisterParameters {
-        const char *name, *uuid, *exit_policy, *alias_policy;
+        const char *name, *uuid, *exit_policy, *alias_policy, *type;
         uint32_t owner;
 } RegisterParameters;
 
@@ -36,6 +36,7 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 .owner = p->owner,
                 .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, EXIT_POLICY_RELEASE),
                 .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, ALIAS_POLICY_ENFORCE),
+                .type = (VMType) vm_type_of(p->type, VM_TYPE_UNDECLARED),
         };
         memcpy(ret->uuid, uuid.bytes, sizeof(ret->uuid));
         return 0;
@@ -55,6 +56,8 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
         else if (strcmp(field, "aliasPolicy") == 0)
                 return fail_name_conflict(f, vm->name, field, alias_policy_word(vm->alias_policy),
                                           alias_policy_word(spec->alias_policy));
+        else if (strcmp(field, "type") == 0)
+                return fail_name_conflict(f, vm->name, field, vm_type_word(vm->type), vm_type_word(spec->type));
         else {
                 memcpy(a.bytes, vm->uuid, sizeof(vm->uuid));
                 memcpy(b.bytes, spec->uuid, sizeof(spec->uuid));
@@ -105,6 +108,8 @@ int op_register_vm(Call *call) {
                   offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
                 { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
                   offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
+                { "type", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, type),
+                  SD_JSON_NULLABLE },
                 {},
         };
         VMSpec spec;

@@ -28,6 +28,15 @@ static const char *const alias_policies[] = {
         [ALIAS_POLICY_ENFORCE] = "enforce",
         [ALIAS_POLICY_OBSERVE] = "observe",
 };
+static const char *const vm_types[] = {
+        [VM_TYPE_UNDECLARED] = "undeclared",
+        [VM_TYPE_ORDINARY] = "ordinary",
+        [VM_TYPE_SW_PROTECTED] = "sw_protected",
+        [VM_TYPE_SEV] = "sev",
+        [VM_TYPE_SEV_ES] = "sev_es",
+        [VM_TYPE_SNP] = "snp",
+        [VM_TYPE_TDX] = "tdx",
+};
 static const char *const vm_states[] = {
         [VM_REGISTERED] = "registered",
         [VM_ATTACHED] = "attached",
@@ -96,6 +105,7 @@ _Static_assert(ELEMENTSOF(backing_origins) == _BACKING_ORIGIN_MAX, "a BackingOri
 _Static_assert(ELEMENTSOF(numa_policies) == _NUMA_POLICY_MAX, "a NumaPolicy has no word");
 _Static_assert(ELEMENTSOF(exit_policies) == _EXIT_POLICY_MAX, "an ExitPolicy has no word");
 _Static_assert(ELEMENTSOF(alias_policies) == _ALIAS_POLICY_MAX, "an AliasPolicy has no word");
+_Static_assert(ELEMENTSOF(vm_types) == _VM_TYPE_MAX, "a VMType has no word");
 _Static_assert(ELEMENTSOF(vm_states) == _VM_STATE_MAX, "a VMState has no word");
 _Static_assert(ELEMENTSOF(mapped_kinds) == _MAPPED_KIND_MAX, "a MappedKind has no word");
 _Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
@@ -125,6 +135,7 @@ DEFINE_WORD(backing_origin, BackingOrigin, backing_origins)
 DEFINE_WORD(numa_policy, NumaPolicy, numa_policies)
 DEFINE_WORD(exit_policy, ExitPolicy, exit_policies)
 DEFINE_WORD(alias_policy, AliasPolicy, alias_policies)
+DEFINE_WORD(vm_type, VMType, vm_types)
 DEFINE_WORD(mapped_kind, MappedKind, mapped_kinds)
 DEFINE_WORD(vm_state, VMState, vm_states)
 DEFINE_WORD(outcome, Outcome, outcomes)
@@ -133,6 +144,7 @@ DEFINE_OF(backing_kind, backing_kinds)
 DEFINE_OF(numa_policy, numa_policies)
 DEFINE_OF(exit_policy, exit_policies)
 DEFINE_OF(alias_policy, alias_policies)
+DEFINE_OF(vm_type, vm_types)
 
 const char *slot_rule_word(SlotRule rule) {
         return slot_rules[rule].word;

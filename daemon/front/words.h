@@ -12,6 +12,7 @@ const char *backing_origin_word(BackingOrigin origin);
 const char *numa_policy_word(NumaPolicy policy); /* NULL for NUMA_POLICY_NONE */
 const char *exit_policy_word(ExitPolicy policy);
 const char *alias_policy_word(AliasPolicy policy);
+const char *vm_type_word(VMType type);
 const char *mapped_kind_word(MappedKind value);
 const char *vm_state_word(VMState state);
 const char *outcome_word(Outcome outcome);
@@ -27,3 +28,4 @@ int backing_kind_of(const char *word, int fallback);
 int numa_policy_of(const char *word, int fallback);
 int exit_policy_of(const char *word, int fallback);
 int alias_policy_of(const char *word, int fallback);
+int vm_type_of(const char *word, int fallback);

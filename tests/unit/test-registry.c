@@ -79,6 +79,22 @@ static void vm_that_differs(void **state) {
         spec.exit_policy = EXIT_POLICY_RELEASE;
         spec.alias_policy = ALIAS_POLICY_OBSERVE;
         assert_string_equal(vm_differs(f.vm, &spec), "aliasPolicy");
+        spec.alias_policy = ALIAS_POLICY_ENFORCE;
+        spec.type = VM_TYPE_SNP;
+        assert_string_equal(vm_differs(f.vm, &spec), "type");
+}
+
+static void vm_of_another_type(void **state) {
+        VMSpec spec = { .name = "new", .type = VM_TYPE_SEV };
+        VM *vm;
+
+        (void) state;
+        assert_int_equal(vm_new(f.registry, &spec, &vm), 0);
+        assert_int_equal(vm->type, VM_TYPE_SEV);
+        spec.type = VM_TYPE_SEV_ES;
+        assert_string_equal(vm_differs(vm, &spec), "type");
+        spec.type = VM_TYPE_UNDECLARED;
+        assert_null(vm_differs(vm, &spec));
 }
 
 static void vm_with_another_uuid(void **state) {
@@ -457,6 +473,7 @@ int main(void) {
                 TEST(vm_of_a_taken_name),
                 TEST(vm_that_differs),
                 TEST(vm_with_another_uuid),
+                TEST(vm_of_another_type),
                 TEST(vms_of_one_owner_are_limited),
                 TEST(walk_over_vms_is_in_order_of_names),
                 TEST(walk_over_vms_goes_on_after_one_that_is_gone),
