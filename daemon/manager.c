@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include "front/front.h"
 #include "front/service.h"
 #include "front/words.h"
+#include "host/capability.h"
 #include "host/hugepages.h"
 #include "host/kvm.h"
 #include "host/mapping.h"
@@ -425,6 +427,10 @@ int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t 
 }
 
 /* ---- VMs ---- */
+
+bool service_can_own(uid_t uid) {
+        return uid == geteuid() || capability_have(CAP_CHOWN);
+}
 
 pid_t service_vmm_pid(const VM *vm) {
         const VMM *vmm = vm->userdata;

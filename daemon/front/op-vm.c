@@ -27,9 +27,9 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 return fail_invalid_name(f, "uuid");
         if (p->owner != call->uid && call->uid != 0)
                 return fail_not_permitted(f, "a VM of another uid", call->uid);
-        if (geteuid() != 0 && p->owner != geteuid())
+        if (!service_can_own(p->owner))
                 return fail_not_supported(
-                        f, "this privmemd runs as an ordinary user, and files of another uid need root");
+                        f, "this privmemd runs as an ordinary user, and files of another uid need root or CAP_CHOWN");
         *ret = (VMSpec) {
                 .name = p->name,
                 .has_uuid = p->uuid != NULL,
