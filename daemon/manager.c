@@ -650,6 +650,11 @@ void service_forget_look(SlotSpec *spec) {
 
 /* ---- the manager ---- */
 
+int manager_configure(Manager *manager, const Config *config) {
+        manager->registry->limits = config->limits;
+        return front_configure(manager->front, &config->front);
+}
+
 int manager_new(sd_event *event, Manager **ret) {
         Manager *manager;
         int r;
