@@ -11,6 +11,11 @@ Registry *service_registry(Service *service) {
         return service->registry;
 }
 
+int manager_configure(Manager *manager, const Config *config) {
+        manager->registry->limits = config->limits;
+        return front_configure(manager->front, &config->front);
+}
+
 int manager_new(sd_event *event, Manager **ret) {
         Manager *manager;
         int r;

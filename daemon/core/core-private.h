@@ -74,7 +74,7 @@ static inline void promise_subtract(unsigned __int128 *sum, uint64_t *shown, uin
 
 /* ---- Registry ---- */
 
-/* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has VMS_PER_UID_MAX VMs. */
+/* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has vms_per_uid VMs. */
 int registry_add_vm(Registry *registry, VM *vm);
 void registry_remove_vm(Registry *registry, VM *vm);
 void registry_add_backing(Registry *registry, const Backing *backing);

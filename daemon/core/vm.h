@@ -82,7 +82,7 @@ typedef struct VMSpec {
 } VMSpec;
 
 /* 0: *ret is the new VM. CORE_E_EXISTS: *ret is the VM of that name. CORE_E_LIMIT: the owner has
- * VMS_PER_UID_MAX VMs; *ret is not set. */
+ * vms_per_uid VMs; *ret is not set. */
 int vm_new(Registry *registry, const VMSpec *spec, VM **ret);
 /* Frees its slots, and those of other VMs' slots that show one of its backings, and its backings. Accepts NULL,
  * returns NULL. */

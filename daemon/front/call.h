@@ -21,6 +21,7 @@ struct Front {
         Registry *registry;
         sd_event *event;
         sd_varlink_server *server;
+        FrontSettings settings;
         Listener *listeners[LISTENERS_MAX];
         size_t n_listeners;
         EventLog *log;

@@ -407,7 +407,7 @@ static uint64_t host_resident(Service *service) {
         return sum;
 }
 
-int format_host(Service *service, sd_json_variant **ret) {
+int format_host(const Front *front, Service *service, sd_json_variant **ret) {
         _cleanup_json_ sd_json_variant *pools = NULL, *sizes = NULL, *features = NULL, *limits = NULL;
         const Registry *registry = service_registry(service);
         HostReport report = {};
@@ -430,12 +430,14 @@ int format_host(Service *service, sd_json_variant **ret) {
         if (r < 0)
                 return r;
         r = sd_json_buildo(
-                &limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX), UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
+                &limits, UNSIGNED("vmsPerUID", registry->limits.vms_per_uid),
+                UNSIGNED("backingsPerVM", registry->limits.backings_per_vm),
                 UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
                 UNSIGNED("addressSpaces", registry->kvm.address_spaces),
                 UNSIGNED("sharesPerBacking", SHARES_PER_BACKING_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
                 UNSIGNED("privateRangesPerVM", PRIVATE_RANGES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
-                UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
+                UNSIGNED("connections", front_settings(front)->connections),
+                UNSIGNED("connectionsPerUID", front_settings(front)->connections_per_uid),
                 UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
         if (r < 0)
                 return r;

@@ -22,7 +22,7 @@ int op_get_host(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, nothing, NULL);
         if (r != 0)
                 return r;
-        r = format_host(call->service, &reply);
+        r = format_host(call->front, call->service, &reply);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         return sd_varlink_reply(call->link, reply);

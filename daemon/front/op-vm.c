@@ -17,9 +17,26 @@ typedef struct RegisterParameters {
         uint32_t owner;
 } RegisterParameters;
 
+typedef struct Policies {
+        ExitPolicy exit_policy;
+        AliasPolicy alias_policy;
+} Policies;
+
+/* What a client means that does not say. One that registers its VM again means the VM that is there, even if the
+ * settings have changed in between. */
+static Policies unsaid_policies(const Call *call, const char *name) {
+        const FrontSettings *settings = front_settings(call->front);
+        const VM *known = registry_find_vm(call->registry, name);
+
+        if (known)
+                return (Policies) { known->exit_policy, known->alias_policy };
+        return (Policies) { settings->exit_policy, settings->alias_policy };
+}
+
 /* The IDL has checked the words already; the names and the owner are ours to check. */
 static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, Failure *f) {
         sd_id128_t uuid = SD_ID128_NULL;
+        Policies fallback;
 
         if (!name_is_valid(p->name))
                 return fail_invalid_name(f, "name");
@@ -27,15 +44,16 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 return fail_invalid_name(f, "uuid");
         if (p->owner != call->uid && call->uid != 0)
                 return fail_not_permitted(f, "a VM of another uid", call->uid);
-        if (geteuid() != 0 && p->owner != geteuid())
+        if (!service_can_own(p->owner))
                 return fail_not_supported(
-                        f, "this privmemd runs as an ordinary user, and files of another uid need root");
+                        f, "this privmemd runs as an ordinary user, and files of another uid need root or CAP_CHOWN");
+        fallback = unsaid_policies(call, p->name);
         *ret = (VMSpec) {
                 .name = p->name,
                 .has_uuid = p->uuid != NULL,
                 .owner = p->owner,
-                .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, EXIT_POLICY_RELEASE),
-                .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, ALIAS_POLICY_ENFORCE),
+                .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, (int) fallback.exit_policy),
+                .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, (int) fallback.alias_policy),
                 .type = (VMType) vm_type_of(p->type, VM_TYPE_UNDECLARED),
         };
         memcpy(ret->uuid, uuid.bytes, sizeof(ret->uuid));

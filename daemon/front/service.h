@@ -33,6 +33,9 @@ int service_host_report(Service *service, HostReport *ret);
 /* What advice goes by; looked up anew every ten seconds at most, and only when somebody asks. */
 const AdviceFacts *service_advice_facts(Service *service);
 
+/* Whether files that this process creates can be given to that uid. */
+bool service_can_own(uid_t uid);
+
 /* The pid of the attached VMM, or 0. For people. */
 pid_t service_vmm_pid(const VM *vm);
 /* *ret_created is false if *ret is the VM of that name, whoever owns it and whatever it is like. */

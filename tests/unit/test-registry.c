@@ -335,6 +335,27 @@ static void backings_of_one_vm_are_limited(void **state) {
         assert_int_equal(backing_admit(f.vm, &spec, &backing), CORE_E_EXISTS);
 }
 
+static void limits_may_be_lowered_and_raised(void **state) {
+        BackingSpec spec = spec_of("more", 1000);
+        Backing *backing;
+        VM *vm;
+
+        (void) state;
+        f.registry->limits = (CoreLimits) { .vms_per_uid = 1, .backings_per_vm = 1 };
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "more" }, &vm), CORE_E_LIMIT);
+        assert_int_equal(backing_admit(f.vm, &spec, &backing), CORE_E_LIMIT);
+        assert_int_equal(backing_new(f.vm, &spec, &backing), CORE_E_LIMIT);
+        assert_int_equal(f.registry->n_vms, 2);
+        assert_int_equal(f.vm->n_backings, 2);
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "other", .owner = 9 }, &vm), 0);
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "another", .owner = 9 }, &vm), CORE_E_LIMIT);
+
+        f.registry->limits = (CoreLimits) { .vms_per_uid = 3, .backings_per_vm = 3 };
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "more" }, &vm), 0);
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "yet-more" }, &vm), CORE_E_LIMIT);
+        assert_int_equal(backing_new(f.vm, &spec, &backing), 0);
+}
+
 static void admission_changes_nothing(void **state) {
         BackingSpec spec = spec_of("new", 1);
         Backing *backing;
@@ -491,6 +512,7 @@ int main(void) {
                 TEST(backing_of_a_taken_name),
                 TEST(backing_of_a_known_file),
                 TEST(backings_of_one_vm_are_limited),
+                TEST(limits_may_be_lowered_and_raised),
                 TEST(admission_changes_nothing),
                 TEST(backing_that_differs),
                 TEST(released_backing_is_forgotten),
