@@ -38,8 +38,7 @@ struct File {
         Backing *backing; /* NULL: privmemd does not hold it */
         size_t n_refs;
         IntervalTree showings; /* what all slots show of it, by byte of the file; see core/showing.c */
-        size_t n_at_zero;      /* slots that show it at guest address 0 */
-        bool was_at_zero;      /* there has been one */
+        bool was_at_zero;      /* a slot has shown it at guest address 0 */
         bool is_guest_memfd;   /* known even if it is no backing */
 };
 
