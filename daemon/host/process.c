@@ -53,6 +53,27 @@ static int uid_of(pid_t pid, uid_t *ret) {
         return PROCESS_E_GONE;
 }
 
+/* The name before it may have any character, parentheses and blanks too, but what follows it has none. */
+static int start_time_of(pid_t pid, uint64_t *ret) {
+        _cleanup_fclose_ FILE *f = NULL;
+        char path[64], text[1024], *end;
+        size_t n;
+
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+        f = fopen(path, "re");
+        if (!f)
+                return errno == ENOENT ? PROCESS_E_GONE : -errno;
+        n = fread(text, 1, sizeof(text) - 1, f);
+        text[n] = 0;
+        end = strrchr(text, ')');
+        /* Field 22; the name is field 2. */
+        if (!end ||
+            sscanf(end + 1, " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64,
+                   ret) != 1)
+                return PROCESS_E_GONE;
+        return 0;
+}
+
 bool process_is_alive(const Process *process) {
         struct pollfd p = { .fd = process->pidfd, .events = POLLIN };
 
@@ -70,6 +91,8 @@ int process_open(int pidfd, Process *ret) {
         if (r != 0)
                 return r;
         r = uid_of(process.pid, &process.uid);
+        if (r == 0)
+                r = start_time_of(process.pid, &process.start_time);
         if (r != 0)
                 return r;
         /* Still there, so what was read belongs to this process. */

@@ -5,6 +5,7 @@
  * is still there: a number alone may by now be another process. */
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 enum {
@@ -16,6 +17,9 @@ typedef struct Process {
         int pidfd; /* owned */
         pid_t pid; /* in our pid namespace */
         uid_t uid; /* real uid when it was opened */
+        /* Clock ticks from boot to its start, as field 22 of /proc/PID/stat has it. No two processes have both the number
+         * and this in common, so the two together name the process to a privmemd that has no pidfd of it any more. */
+        uint64_t start_time;
 } Process;
 
 /* Takes a duplicate of pidfd. */
