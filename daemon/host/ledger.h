@@ -30,6 +30,8 @@ enum {
 
 typedef struct Ledger Ledger;
 
+typedef int (*LedgerRecord)(uint16_t type, uint16_t version, const void *data, size_t size, void *userdata);
+
 typedef struct LedgerReport {
         uint64_t frames, records; /* read */
         uint64_t lost;            /* frames whose numbers are missing between those that were read */
@@ -54,9 +56,7 @@ int ledger_fd(const Ledger *ledger);        /* borrowed */
 
 /* Every record of every valid frame in order; data is aligned to 8 bytes and valid during the call. What record()
  * returns ends the reading unless it is 0, and is returned; nothing can be appended then. */
-int ledger_read(Ledger *ledger,
-                int (*record)(uint16_t type, uint16_t version, const void *data, size_t size, void *userdata),
-                void *userdata, LedgerReport *ret);
+int ledger_read(Ledger *ledger, LedgerRecord record, void *userdata, LedgerReport *ret);
 
 /* Makes sure that a frame of this many bytes of records can be appended. It is not added to what was reserved before.
  * LEDGER_E_NO_SPACE. */
