@@ -182,6 +182,39 @@ static void withdrawn_ranges_come_back_without_memory(void **state) {
         assert_null(tree.root);
 }
 
+/* A range that has outgrown the one behind it, which is gone, may be the last of its block: what comes into the gap must
+ * find its way. */
+static void resized_range_outgrows_what_is_gone(void **state) {
+        static char many[6000];
+        const size_t n = sizeof(many);
+
+        (void) state;
+        for (size_t i = 0; i < n; i++)
+                put(&many[i], i * 10, 5);
+        assert_int_equal(tree.height, 3);
+
+        for (size_t i = 0; i + 1 < n; i += 2) {
+                interval_remove(&tree, &many[i + 1], (i + 1) * 10);
+                interval_resize(&tree, &many[i], i * 10, (i + 1) * 10 + 6, 3);
+                put(&many[i + 1], i * 10, 5);
+        }
+        for (size_t i = 0; i + 1 < n; i += 2) {
+                assert_ptr_equal(first(i * 10, 20), &many[i + 1]);
+                assert_ptr_equal(next(), &many[i]);
+                assert_null(next());
+        }
+
+        for (size_t i = 0; i + 1 < n; i += 2)
+                interval_resize(&tree, &many[i], (i + 1) * 10 + 6, i * 10 + 5, 15);
+        assert_null(first((n - 1) * 10 + 10, 1));
+        for (size_t i = 0; i + 1 < n; i += 2) {
+                assert_ptr_equal(first(i * 10 + 19, 1), &many[i]);
+                interval_remove(&tree, &many[i], i * 10 + 5);
+                interval_remove(&tree, &many[i + 1], i * 10);
+        }
+        assert_null(tree.root);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(empty_tree),
@@ -194,6 +227,7 @@ int main(void) {
                 cmocka_unit_test(many_equal_ranges),
                 cmocka_unit_test(failed_insertion_changes_nothing),
                 cmocka_unit_test(withdrawn_ranges_come_back_without_memory),
+                cmocka_unit_test(resized_range_outgrows_what_is_gone),
         };
 
         return cmocka_run_group_tests_name("interval", tests, NULL, NULL);
