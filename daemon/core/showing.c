@@ -55,10 +55,11 @@ void *slot_showing_item(const Slot *slot, size_t i) {
 
 static SlotShowing showing_of(void *item) {
         unsigned tag = (uintptr_t) item & TAG_MASK;
-        void *object = (char *) item - tag;
+        void *object;
 
         if (!item)
                 return (SlotShowing) {};
+        object = (char *) item - tag;
         switch (tag) {
         case TAG_RUN:
                 return of_run(object);
