@@ -201,6 +201,20 @@ class Driver(unittest.TestCase):
         self.assertRegex(text, rf"{name}, 3 bytes: 01ab0a\n")
         self.assertRegex(text, rf"fuzz/fuzz-x \S*{name}$")
 
+    def covered(self, number, of):
+        branches = [{"count": int(i < number)} for i in range(of)]
+        lines = [{"line_number": 7, "count": 1, "branches": branches}, {"line_number": 8, "count": 0, "branches": []}]
+        return [{"file": "daemon/core/a.c", "lines": lines}]
+
+    def test_coverage(self):
+        self.assertEqual(self.driver.counted_coverage(self.covered(3, 4)), (1, 2, 3, 4))
+        self.assertEqual(self.driver.percent(1999, 2000), 99.9)
+        self.assertEqual(self.driver.coverage_result(self.covered(95, 100)).outcome, "passed")
+        for files in (self.covered(94, 100), self.covered(0, 0), []):
+            self.assertEqual(self.driver.coverage_result(files).outcome, "failed")
+        self.assertEqual(self.driver.branches_missed(self.covered(94, 100)[0]), [7])
+        self.assertEqual(self.driver.branches_missed(self.covered(4, 4)[0]), [])
+
 
 if __name__ == "__main__":
     outcome = unittest.main(testRunner=unittest.TextTestRunner(stream=sys.stdout), exit=False).result
