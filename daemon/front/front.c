@@ -75,7 +75,7 @@ static int check_vm(Call *call, int right, Failure *f) {
         if (!vm)
                 return fail_no_such_vm(f, name);
         if (!call_may_see(call, vm) && (right != VM_PEER || !uid_may_see_a_backing(call->uid, vm)))
-                return fail_not_permitted(f, vm->name, call->uid);
+                return fail_not_permitted_vm(f, vm->name, call->uid);
         call->vm = vm;
         return 0;
 }

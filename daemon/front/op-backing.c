@@ -2,6 +2,7 @@
 
 /* AllocateBacking, AdoptBacking, OpenBacking, ReleaseBacking, PunchBacking. */
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "core/cleanup.h"
@@ -49,7 +50,7 @@ static int parse_allocate(const AllocateParameters *p, BackingSpec *ret, Failure
         BackingSpec spec = { .name = p->name, .origin = BACKING_ALLOCATED, .size = p->size };
 
         if (!name_is_valid(p->name))
-                return fail_invalid_name(f, "name");
+                return fail_invalid_name(f, "name", p->name);
         spec.kind = (BackingKind) backing_kind_of(p->kind, p->page_size > page ? BACKING_HUGETLB : BACKING_MEMFD);
         if (spec.kind == BACKING_GUEST_MEMFD)
                 return fail_not_supported(f, "only a VMM can create a guest_memfd; create it there and adopt it");
@@ -160,14 +161,17 @@ static int admit(Call *call, const AdoptParameters *p, Failure *f) {
                 .page_size = host_page_size(),
         };
         Backing *backing;
+        char inode[24];
         int r;
 
         if (p->size == 0 || p->size > INT64_MAX || !is_aligned(p->size, spec.page_size))
                 return fail_invalid_value(f, "size", p->size, spec.page_size, INT64_MAX & ~(spec.page_size - 1),
                                           spec.page_size);
         r = backing_admit(call->vm, &spec, &backing);
-        if (r == CORE_E_EXISTS)
-                return fail_name_conflict(f, backing->name, "inode", "one file", "a new one");
+        if (r == CORE_E_EXISTS) {
+                snprintf(inode, sizeof(inode), "%" PRIu64, (uint64_t) backing->ino);
+                return fail_backing_differs(f, backing, "inode", inode, "a new one");
+        }
         if (r == CORE_E_LIMIT)
                 return fail_limit(f, "backingsPerVM", call->registry->limits.backings_per_vm);
         return r;
@@ -177,7 +181,7 @@ static int adopt(Call *call, const AdoptParameters *p, Backing **ret, bool *ret_
         int fd, r;
 
         if (!name_is_valid(p->name))
-                return fail_invalid_name(f, "name");
+                return fail_invalid_name(f, "name", p->name);
         r = call_peek_fd(call, p->fd, f, &fd);
         if (r != 0)
                 return r;
@@ -254,7 +258,7 @@ static int find_openable(Call *call, const BackingParameters *p, bool read_only,
         backing = vm_find_backing(call->vm, p->backing);
         access = backing ? backing_access_of(backing, call->uid) : ACCESS_NONE;
         if (access == ACCESS_NONE)
-                return fail_not_permitted(f, call->vm->name, call->uid);
+                return fail_not_permitted_vm(f, call->vm->name, call->uid);
         if (access == ACCESS_READ_ONLY && !read_only)
                 return fail_not_permitted(f, "a backing that is shared for reading only, in order to write",
                                           call->uid);

@@ -75,7 +75,7 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
                         *ret = vm_find_backing(vm, p->backing);
                         return *ret && backing_is_shared_with(*ret, call->vm) ?
                                        0 :
-                                       fail_not_permitted(f, vm->name, call->uid);
+                                       fail_not_permitted_vm(f, vm->name, call->uid);
                 }
         }
         return find_backing_of(vm, p->backing, ret, f);
