@@ -243,18 +243,13 @@ typedef struct BackingParameters {
         uint64_t offset, size;
 } BackingParameters;
 
-static int find_backing(Call *call, const BackingParameters *p, Backing **ret, Failure *f) {
-        *ret = vm_find_backing(call->vm, p->backing);
-        return *ret ? 0 : fail_no_such_backing(f, call->vm->name, p->backing);
-}
-
 /* Somebody else's VM: say of its backings no more than what is shared. */
 static int find_openable(Call *call, const BackingParameters *p, bool read_only, Backing **ret, Failure *f) {
         BackingAccess access;
         Backing *backing;
 
         if (call_may_see(call, call->vm))
-                return find_backing(call, p, ret, f);
+                return find_backing(call->vm, p->backing, ret, f);
         backing = vm_find_backing(call->vm, p->backing);
         access = backing ? backing_access_of(backing, call->uid) : ACCESS_NONE;
         if (access == ACCESS_NONE)
@@ -319,7 +314,7 @@ int op_release_backing(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = find_backing(call, &p, &backing, &f);
+        r = find_backing(call->vm, p.backing, &backing, &f);
         if (r == 0)
                 r = service_release(call->service, backing, &freed, &f);
         if (r != 0)
@@ -348,7 +343,7 @@ int op_punch_backing(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = find_backing(call, &p, &backing, &f);
+        r = find_backing(call->vm, p.backing, &backing, &f);
         if (r == 0 && (!range_within(p.offset, p.size, backing->size) || !is_aligned(p.offset, backing->page_size) ||
                        !is_aligned(p.size, backing->page_size)))
                 r = fail_invalid_range(&f, backing, p.offset, p.size);

@@ -57,11 +57,6 @@ static uint32_t parse_flags(sd_json_variant *flags) {
         return bits;
 }
 
-static int find_backing_of(VM *vm, const char *name, Backing **ret, Failure *f) {
-        *ret = vm_find_backing(vm, name);
-        return *ret ? 0 : fail_no_such_backing(f, vm->name, name);
-}
-
 /* A slot may show another VM's backing only if the caller owns that VM too, or if the backing is shared with the
  * slot's VM; or else it could occupy the other's guest frames. Whoever may not is not told whether there is one. */
 static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, Failure *f) {
@@ -78,7 +73,7 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
                                        fail_not_permitted_vm(f, vm->name, call->uid);
                 }
         }
-        return find_backing_of(vm, p->backing, ret, f);
+        return find_backing(vm, p->backing, ret, f);
 }
 
 static int resolve_slot(Call *call, const SlotParameters *p, SlotSpec *ret, Failure *f) {
@@ -103,7 +98,7 @@ static int resolve_slot(Call *call, const SlotParameters *p, SlotSpec *ret, Fail
                 if (r != 0)
                         return r;
         }
-        return p->guest_memfd ? find_backing_of(call->vm, p->guest_memfd, &ret->guest_memfd, f) : 0;
+        return p->guest_memfd ? find_backing(call->vm, p->guest_memfd, &ret->guest_memfd, f) : 0;
 }
 
 /* Returns 0, API_E_…, or negative; *ret_bad is the field that could not be read, if any. */
