@@ -34,6 +34,11 @@ bool call_may_see(const Call *call, const VM *vm) {
         return call->uid == 0 || call->uid == vm->owner;
 }
 
+int find_backing(VM *vm, const char *name, Backing **ret, Failure *f) {
+        *ret = vm_find_backing(vm, name);
+        return *ret ? 0 : fail_no_such_backing(f, vm->name, name);
+}
+
 static int fail_wrong_fds(Failure *f, size_t received, size_t at_least, size_t at_most) {
         *f = (Failure) { .error = API_E_WrongFds, .value = received, .minimum = at_least, .maximum = at_most };
         return f->error;
@@ -75,7 +80,7 @@ static int check_vm(Call *call, int right, Failure *f) {
         if (!vm)
                 return fail_no_such_vm(f, name);
         if (!call_may_see(call, vm) && (right != VM_PEER || !uid_may_see_a_backing(call->uid, vm)))
-                return fail_not_permitted(f, vm->name, call->uid);
+                return fail_not_permitted_vm(f, vm->name, call->uid);
         call->vm = vm;
         return 0;
 }

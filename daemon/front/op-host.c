@@ -238,14 +238,14 @@ static int check_filter(Call *call, StreamFill fill, const char *vm_name, const 
         VM *vm;
 
         if (backing_name && !vm_name)
-                return fail_invalid_name(f, "vm");
+                return fail_invalid_name(f, "vm", "");
         if (!vm_name)
                 return 0;
         vm = registry_find_vm(call->registry, vm_name);
         if (!vm)
                 return fail_no_such_vm(f, vm_name);
         if (!call_may_see(call, vm) && (fill != fill_backings || !uid_may_see_a_backing(call->uid, vm)))
-                return fail_not_permitted(f, vm->name, call->uid);
+                return fail_not_permitted_vm(f, vm->name, call->uid);
         if (backing_name && !vm_find_backing(vm, backing_name))
                 return fail_no_such_backing(f, vm->name, backing_name);
         return 0;
