@@ -2,8 +2,9 @@
 
 /* The fd bag against a plain table, with queues and messages so small that a few entries fill them. Before and after
  * every system call that changes a queue the process might die: each time the bag is opened anew from duplicates of
- * its ends, as the next process does, and every live id must be there once, with its file. PRIVMEMD_SEED repeats a run.
- */
+ * its ends, as the next process does, and every live id must be there once, with its file.
+ *
+ * PRIVMEMD_SEED repeats a run. */
 
 #include <fcntl.h>
 #include <inttypes.h>
