@@ -47,7 +47,7 @@ UNIT = "privmemd.service"
 SYS_PIDFD_GETFD = 438
 NAMESPACES = (os.CLONE_NEWNS | os.CLONE_NEWNET | os.CLONE_NEWUTS | os.CLONE_NEWIPC | os.CLONE_NEWCGROUP)
 
-# What is mounted is gone with the namespace, however it ends. The device node is our own: a udev of the machine's, or
+# What is mounted is gone with the mount namespace and what runs with the pid namespace, however this ends. The device node is our own: a udev of the machine's, or
 # whatever changes it there, must not change the host's.
 START = r"""
 set -eu
@@ -62,7 +62,7 @@ rm -rf root/etc/systemd/system root/etc/fstab root/etc/machine-id root/var/log/j
 mkdir root/etc/systemd/system
 echo "$ID" >root/etc/machine-id
 if [ -e /dev/kvm ]; then
-        mknod -m 660 kvm c 10 232
+        mknod -m 660 kvm c 10 232 || { echo "no device node can be made here (CAP_MKNOD)"; exit 77; }
         chgrp kvm kvm
         set -- "$@" "--bind=$SCRATCH/kvm:/dev/kvm"
 fi
@@ -83,18 +83,21 @@ class Unavailable(Exception):
     """What this host lacks to boot a machine."""
 
 
-def cgroup_mount():
-    """Where the unified hierarchy is."""
+def cgroup_parents():
+    """Our own cgroup in the unified hierarchy; and, where systemd has a hierarchy of its own, the one that nspawn thinks
+    is the same there."""
+    found = {}
     for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):
-            return pathlib.Path(fields.split()[4])
-    raise Unavailable("no cgroup2 file system is mounted")
-
-
-def own_cgroup():
+            found.setdefault("unified", pathlib.Path(fields.split()[4]))
+        elif re.match(r"cgroup \S+ \S*\bname=systemd\b", kind):
+            found["systemd"] = pathlib.Path(fields.split()[4])
+    if "unified" not in found:
+        raise Unavailable("no cgroup2 file system is mounted")
     lines = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
-    return next(line[3:] for line in lines if line.startswith("0::")).lstrip("/")
+    own = next(line[3:] for line in lines if line.startswith("0::")).lstrip("/")
+    return [found["unified"] / own, *(found[name] / own for name in found if name == "systemd")]
 
 
 def remove_cgroups(top):
@@ -128,6 +131,9 @@ class Machine:
             raise Unavailable("must be root to boot a machine")
         if not shutil.which("systemd-nspawn"):
             raise Unavailable("systemd-nspawn is missing")
+        if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            raise Unavailable("must be allowed to create namespaces (CAP_SYS_ADMIN)")
+        parents = cgroup_parents()
         self.build = build
         self.contract = contract
         self.has_kvm = os.path.exists("/dev/kvm")
@@ -137,7 +143,8 @@ class Machine:
         self.touched = True  # since the last reset()
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="privmemd-machine-"))
         self.console = self.scratch.with_suffix(".console")
-        self.cgroup = cgroup_mount() / own_cgroup() / self.scratch.name
+        self.cgroups = [parent / self.scratch.name for parent in parents]
+        self.cgroup = self.cgroups[0]
         self.leader = self.pidfd = self.nspawn = None
         try:
             self.boot()
@@ -152,9 +159,10 @@ class Machine:
         return self.console.read_text(errors="replace") if self.console.exists() else ""
 
     def boot(self):
-        for other in self.cgroup.parent.glob("privmemd-machine-*"):
-            if time.time() - other.stat().st_mtime > LEFT_BEHIND_SECONDS:
-                remove_cgroups(other)  # of a run that was killed
+        for parent in (one.parent for one in self.cgroups):
+            for other in parent.glob("privmemd-machine-*"):
+                if time.time() - other.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                    remove_cgroups(other)  # of a run that was killed
         try:
             self.cgroup.mkdir()
         except OSError as error:
@@ -163,13 +171,14 @@ class Machine:
                            ID=uuid.uuid4().hex, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="1")
         with open(self.console, "wb") as console:
             self.nspawn = subprocess.Popen(
-                ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", "sh", "-c", START, "sh"],
+                ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", "--pid", "--fork",
+                 "--kill-child", "--mount-proc", "sh", "-c", START, "sh"],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment, start_new_session=True)
         deadline = time.monotonic() + BOOT_TIMEOUT
         while not self.is_booted():
             status = self.nspawn.poll()
             if status == 77:
-                raise Unavailable(self.said().strip())
+                raise Unavailable(self.said().strip().splitlines()[-1])
             if status is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the machine did not boot (status {status}):\n{self.said()}")
             time.sleep(0.05)
@@ -190,19 +199,14 @@ class Machine:
     def halt(self):
         """Kills what is in the machine, and nspawn with it; nothing of it is worth an orderly shutdown."""
         self.finish_test()
-        kill = self.cgroup / "cgroup.kill"
-        if kill.exists():
-            kill.write_text("1")
         if self.nspawn:
-            self.nspawn.wait(20)
+            self.nspawn.kill()
+            self.nspawn.wait()
         deadline = time.monotonic() + 10
-        while self.cgroup.exists() and time.monotonic() < deadline:
-            remove_cgroups(self.cgroup)
+        while any(one.exists() for one in self.cgroups) and time.monotonic() < deadline:
+            for one in self.cgroups:
+                remove_cgroups(one)
             time.sleep(0.01)
-        # nspawn makes the same ones for hosts whose systemd has a hierarchy of its own.
-        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
-            if re.search(r" - cgroup \S+ \S*\bname=systemd\b", line):
-                remove_cgroups(pathlib.Path(line.split()[4]) / own_cgroup() / self.scratch.name)
         if self.pidfd is not None:
             os.close(self.pidfd)
         self.scratch.rmdir()
