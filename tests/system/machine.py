@@ -12,6 +12,7 @@ privmemd.service running, no settings and no drop-in. A test may do with the ser
     machine.process(ALICE, function, argument)             a function of Python in a process of the machine, which
                                                            then lives on; .result, .kill(); killed after the test
     machine.show("MainPID", "ActiveState")                 properties of privmemd.service, as strings
+    machine.wait_for("NRestarts", "1")                     … until one of them has this value
     machine.systemctl("stop", "privmemd.service")
     machine.restart()                                      systemctl restart, and the new MainPID
     machine.signal(signal.SIGKILL)                         to the daemon, and to nothing else
