@@ -8,7 +8,7 @@ privmemd.service running, no settings and no drop-in. A test may do with the ser
     machine.run("systemctl", "is-active", "privmemd")      a command in it; .stdout, .stderr, .returncode
     machine.run("id", uid=ALICE)                           … as another user
     machine.varlink("GetHost")                             a call by varlinkctl; the reply, or Refusal
-    machine.connect(ALICE)                                 a wire.Client, from outside; closed after the test
+    machine.connect(ALICE)                                 a wire.Client to use out here; closed after the test
     machine.process(ALICE, function, argument)             a function of Python in a process of the machine, which
                                                            then lives on; .result, .kill(); killed after the test
     machine.show("MainPID", "ActiveState")                 properties of privmemd.service, as strings
