@@ -451,12 +451,23 @@ static int replace(Slot *self, Slot *new, Change *ret) {
         return 0;
 }
 
+/* To where judging and linking go. */
+static void approach(VM *vm, const SlotSpec *spec) {
+        if (spec->as_id < ADDRESS_SPACES_MAX)
+                interval_approach(&vm->slots->by_gpa[spec->as_id], spec->gpa);
+        interval_approach(&vm->mm->slots, spec->hva);
+        if (spec->backing)
+                interval_approach(&spec->backing->file->showings, spec->offset);
+}
+
 /* Judges one spec and, unless it is denied, makes the change, which the caller keeps or undoes. */
 static int try(VM *vm, const SlotSpec *spec, Verdict *verdict, Change *ret_change, bool *ret_denied) {
         SlotSpec normal = spec_normalize(vm, spec);
         Slot *self = slot_find(vm, spec->as_id, spec->id), *new = NULL;
         int r;
 
+        if (normal.size > 0)
+                approach(vm, &normal);
         r = judge_spec(vm, &normal, verdict);
         if (r >= 0 && normal.size > 0 && !verdict_denies(verdict, vm->alias_policy)) {
                 r = slot_new(vm, &normal, &new);
