@@ -187,7 +187,7 @@ static Slot *next_slot(Stream *stream) {
 /* A list of the slots that show one backing goes through all VMs, since any may. */
 static bool shows(const Slot *slot, const Stream *stream, const Backing *backing) {
         return !stream->only_backing[0] ||
-               (backing && (slot->spec.backing == backing || slot->spec.guest_memfd == backing));
+               (backing && (slot->spec.backing == backing || slot_guest_memfd(slot) == backing));
 }
 
 static Backing *only_backing(Stream *stream, const char *of_vm) {
@@ -199,7 +199,8 @@ static Backing *only_backing(Stream *stream, const char *of_vm) {
 
 static int append_slot(sd_json_variant **array, const Slot *slot) {
         _cleanup_json_ sd_json_variant *inner = NULL;
-        SlotView view = slot_view(slot->vm, &slot->spec);
+        SlotSpec spec = slot_spec(slot);
+        SlotView view = slot_view(slot->vm, &spec);
         int r;
 
         r = format_slot(&view, &inner);

@@ -122,6 +122,57 @@ static void removed_range_is_not_found(void **state) {
 }
 
 /* So many of one start that one block does not hold them. */
+/* So many that the tree has inner blocks. */
+static void put_all(void) {
+        for (unsigned i = 4; i < sizeof(items); i++)
+                put(&items[i], 10 * (uint64_t) i, 5);
+}
+
+static void remove_all(void) {
+        for (unsigned i = 4; i < sizeof(items); i++)
+                interval_remove(&tree, &items[i], 10 * (uint64_t) i);
+        assert_null(tree.root);
+}
+
+static void search_after_approach_finds_what_comes_before(void **state) {
+        (void) state;
+        put_all();
+        put(a, 3, 10007); /* reaches to 10010 */
+        interval_approach(&tree, 10005);
+        assert_ptr_equal(first(10005, 3), a);
+        assert_null(next());
+        interval_approach(&tree, 10005);
+        assert_ptr_equal(first(10005, 6), a);
+        assert_ptr_equal(next(), &items[1001]);
+        assert_null(next());
+        interval_remove(&tree, a, 3);
+        remove_all();
+}
+
+static void approach_lasts_over_changes(void **state) {
+        (void) state;
+        put_all();
+        interval_approach(&tree, 5007);
+        for (unsigned round = 0; round < 100; round++) {
+                put(a, 5007, 2);
+                put(b, 5007, 1);
+                assert_ptr_equal(first(5007, 1), a);
+                assert_ptr_equal(next(), b);
+                assert_null(next());
+                interval_remove(&tree, a, 5007);
+                interval_remove(&tree, b, 5007);
+                assert_null(first(5007, 1));
+        }
+        for (unsigned i = 500; i < 560; i++) /* the leaves around it are gone */
+                interval_remove(&tree, &items[i], 10 * (uint64_t) i);
+        put(a, 5007, 1);
+        assert_ptr_equal(first(5007, 1), a);
+        interval_remove(&tree, a, 5007);
+        for (unsigned i = 500; i < 560; i++)
+                put(&items[i], 10 * (uint64_t) i, 5);
+        remove_all();
+}
+
 static void many_equal_ranges(void **state) {
         (void) state;
         for (size_t i = 0; i < sizeof(items); i++)
@@ -154,7 +205,7 @@ static void failed_insertion_changes_nothing(void **state) {
                 callocs_left = -1;
                 assert_ptr_equal(first(start, 1), &items[start]);
         }
-        assert_true(failures > 10 && tree.height == 2);
+        assert_true(failures > 10 && tree.height == 3);
         for (size_t i = 0; i < sizeof(items); i++)
                 interval_remove(&tree, &items[i], i);
         assert_null(tree.root);
@@ -224,6 +275,8 @@ int main(void) {
                 cmocka_unit_test(equal_ranges_live_side_by_side),
                 cmocka_unit_test(range_up_to_the_last_byte),
                 cmocka_unit_test(removed_range_is_not_found),
+                cmocka_unit_test(search_after_approach_finds_what_comes_before),
+                cmocka_unit_test(approach_lasts_over_changes),
                 cmocka_unit_test(many_equal_ranges),
                 cmocka_unit_test(failed_insertion_changes_nothing),
                 cmocka_unit_test(withdrawn_ranges_come_back_without_memory),

@@ -151,8 +151,8 @@ static void guest_memfd_offset_that_wraps(void **state) {
 static void guest_memfd_offset_without_the_flag_is_ignored(void **state) {
         (void) state;
         assert_ok(f.vm, .size = P, .hva = HVA, .guest_memfd = f.ram, .guest_memfd_offset = 512);
-        assert_null(slot_find(f.vm, 0, 0)->spec.guest_memfd);
-        assert_int_equal(slot_find(f.vm, 0, 0)->spec.guest_memfd_offset, 0);
+        assert_null(slot_guest_memfd(slot_find(f.vm, 0, 0)));
+        assert_int_equal(slot_spec(slot_find(f.vm, 0, 0)).guest_memfd_offset, 0);
 }
 
 static void delete_of_no_slot(void **state) {

@@ -172,7 +172,6 @@ static void mapped_backing_is_as_if_declared(void **state) {
         slot = slot_find(f.vm, 0, 0);
         assert_ptr_equal(slot->spec.backing, f.ram);
         assert_int_equal(slot->spec.offset, 2 * P);
-        assert_null(slot->spec.mapping);
         assert_int_equal(f.ram->n_slots, 1);
 }
 
