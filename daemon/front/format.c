@@ -438,7 +438,8 @@ int format_host(const Front *front, Service *service, sd_json_variant **ret) {
                 UNSIGNED("privateRangesPerVM", PRIVATE_RANGES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
                 UNSIGNED("connections", front_settings(front)->connections),
                 UNSIGNED("connectionsPerUID", front_settings(front)->connections_per_uid),
-                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
+                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX),
+                UNSIGNED("holderListsPerUID", HOLDER_LISTS_PER_UID_MAX));
         if (r < 0)
                 return r;
         return sd_json_buildo(ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),
