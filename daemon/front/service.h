@@ -10,6 +10,7 @@
 #include "core/advice.h"
 #include "core/holder.h"
 #include "core/slot.h"
+#include "core/survival.h"
 #include "core/vm.h"
 #include "front/failure.h"
 
@@ -36,6 +37,8 @@ const AdviceFacts *service_advice_facts(Service *service);
 
 /* Whether files that this process creates can be given to that uid. */
 bool service_can_own(uid_t uid);
+/* Where our file descriptors are while we do not run. */
+Custody service_custody(Service *service);
 
 /* The pid of the attached VMM, or 0. For people. */
 pid_t service_vmm_pid(const VM *vm);

@@ -5,6 +5,7 @@
 
 #include "core/advice.h"
 #include "core/slot.h"
+#include "core/survival.h"
 #include "core/vm.h"
 
 const char *backing_kind_word(BackingKind kind);
@@ -22,6 +23,8 @@ const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
 const char *slot_rule_sentence(SlotRule rule);
 
 const char *access_word(bool read_only);
+const char *survival_reason_word(SurvivalReason reason);
+const char *survival_reason_sentence(SurvivalReason reason);
 
 /* -1 if the word is none of them; NULL gives the fallback. */
 int backing_kind_of(const char *word, int fallback);
