@@ -194,6 +194,20 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 DOC("The backings, in order of VM and name."),
                 OUTPUT_OF(backings, Backing, ARRAY));
 
+static SD_VARLINK_DEFINE_METHOD_FULL(
+                ListHolders,
+                SD_VARLINK_SUPPORTS_MORE,
+                DOC("The VM that owns the backings."),
+                INPUT(vm, STRING, 0),
+                DOC("Only this backing; all of the VM if not given."),
+                INPUT(backing, STRING, OPTIONAL),
+                DOC("The processes, in order of backing and process id. A process that has several of the backings has an entry for each. privmemd itself is left out."),
+                OUTPUT_OF(holders, Holder, ARRAY),
+                DOC("True if every process could be looked at. If not, somebody may have the memory who is not in the list: a process that privmemd may not look at, one that procfs hides from it (hidepid=), or one beyond the first 1024 of a backing."),
+                OUTPUT(complete, BOOL, 0),
+                DOC("Number of processes that privmemd may not look at: it needs root or CAP_SYS_PTRACE for those of other users."),
+                OUTPUT(unreadable, INT, 0));
+
 static SD_VARLINK_DEFINE_METHOD(
                 SetSlot,
                 DOC("The VM."),
@@ -438,7 +452,11 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(HostLimits, "Upper limits that privmemd sets."),
                 TYPE(VM, "One guest."),
                 TYPE(Share, "A VM that the owner of a backing lets show it too."),
+                TYPE(SurvivalReason, "Why a backing outlives an event, or does not."),
+                TYPE(Survival, "Whether a backing outlives one event."),
+                TYPE(Survivals, "What becomes of a backing in each event, as things are now."),
                 TYPE(Backing, "One file of guest memory."),
+                TYPE(Holder, "A process, and what it has of one backing."),
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
                 TYPE(ListedSlot, "A live slot and its VM."),
                 TYPE(MappedKind, "What a VMM has mapped."),
@@ -462,6 +480,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(ReleaseBacking, "Gives a backing's memory back to the host at once and forgets it. BackingInUse while a slot shows it or the VMM maps it."),
                 METHOD(PunchBacking, "Gives a range of a backing's memory back to the host. The guest reads zeroes there afterwards."),
                 METHOD(ListBackings, "Lists the backings that the caller may see, as ListVMs does, and those that are shared with its VMs."),
+                METHOD(ListHolders, "Lists every process that has a backing of the VM open or mapped. All processes of the host are looked at after the call has come, each once and not all at the same moment; others are served meanwhile. Nobody can see a file descriptor that is on its way through a socket or registered with io_uring, nor one in a thread's own table."),
                 METHOD(SetSlot, "Declares a slot: creates it, moves it, changes its flags, or deletes it (memorySize 0). Call it before the ioctl for a create and after the ioctl for a delete, so that this table always covers KVM's."),
                 METHOD(SetSlots, "Declares a whole table of slots, all or nothing."),
                 METHOD(CheckSlots, "The verdicts that SetSlots would give, without any effect."),

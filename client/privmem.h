@@ -305,6 +305,39 @@ int privmem_backing_release(privmem_vm *vm, const char *name, uint64_t *ret_free
  * offset, size  multiples of the backing's page size, inside the backing; size is not 0. */
 int privmem_backing_punch(privmem_vm *vm, const char *name, uint64_t offset, uint64_t size, uint64_t *ret_freed);
 
+/* ---- who has the memory -------------------------------------------------------------------------------- */
+
+/* A process, and what it has of one backing of a VM. */
+struct privmem_holder {
+        char backing[PRIVMEM_NAME_MAX + 1];
+        char command[32];      /* its name, as ps(1) shows it */
+        int32_t pid;           /* for people: it may be another process's by now */
+        uint32_t uid;          /* the real one */
+        bool is_vmm;           /* it is the VM's VMM */
+        bool writable;         /* it can write into the file: by an fd that is open for writing, or a shared mapping */
+        bool copies_on_write;  /* a private mapping that it can write: what is written is not in the file */
+        uint64_t fds;          /* open file descriptors of the backing */
+        uint64_t shared_bytes; /* sum of the shared mappings */
+        uint64_t private_bytes; /* sum of the private mappings */
+        uint64_t reserved[4];
+};
+
+/* Gets one of them, valid during the call. Must not use the handle. Another value than 0 ends the list. */
+typedef int (*privmem_holder_func)(const struct privmem_holder *holder, void *userdata);
+
+/* Asks which processes have a backing of the VM open or mapped, privmemd itself left out, and calls callback for each, in
+ * order of backing and pid. privmemd looks at every process of the host; that takes milliseconds. If callback returns
+ * another value than 0, that value is returned, and unless it was in the last part of the answer the connection is
+ * closed.
+ *
+ * backing         only this one; NULL for all of the VM.
+ * ret_complete    false: somebody may have the memory who was not listed.
+ * ret_unreadable  processes that privmemd may not look at.
+ *
+ * -ENOENT: no such VM or backing. -EDQUOT: too many such calls of this user are being answered. */
+int privmem_vm_holders(privmem_vm *vm, const char *backing, privmem_holder_func callback, void *userdata,
+                       bool *ret_complete, uint64_t *ret_unreadable);
+
 /* ---- slots --------------------------------------------------------------------------------------------- */
 
 /* Flags of a slot; the values are KVM's. */

@@ -19,12 +19,15 @@
 #include "host/process.h"
 #include "manager.h"
 
+typedef struct HolderDesk HolderDesk;
+
 struct Service {
         sd_event *event;
         Registry *registry;
         Front *front;
         MemoryHost memory;
         KVMHost kvm;
+        HolderDesk *holders;
         uint64_t next_mm_id;
         AdviceFacts advice;
         uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
@@ -60,3 +63,9 @@ int vmm_new(Manager *manager, VM *vm, Process *process);
 void vmm_close(VM *vm);
 /* Whether the VM has a VMM that maps the backing. True as well if its mappings cannot be read. */
 bool vmm_maps_backing(const Backing *backing);
+
+/* ---- who has the memory: manager-holders.c ---- */
+
+int holder_desk_new(sd_event *event, HolderDesk **ret);
+/* Nobody is told any more. Accepts NULL, returns NULL. */
+HolderDesk *holder_desk_free(HolderDesk *desk);

@@ -39,6 +39,12 @@ pid_t service_vmm_pid(const VM *vm) {
         return vmm ? vmm->process.pid : 0;
 }
 
+bool service_is_vmm(const VM *vm, const Holder *holder) {
+        const VMM *vmm = vm->userdata;
+
+        return vmm && vmm->process.pid == holder->pid && vmm->process.start_time == holder->start_time;
+}
+
 bool vmm_maps_backing(const Backing *backing) {
         const VMM *vmm = backing->vm->userdata;
         bool maps = false;

@@ -30,6 +30,8 @@ int manager_new(sd_event *event, Manager **ret) {
         if (r >= 0)
                 r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
         if (r >= 0)
+                r = holder_desk_new(event, &manager->holders);
+        if (r >= 0)
                 r = front_new(event, manager, &manager->front);
         if (r < 0) {
                 manager_free(manager);
@@ -47,6 +49,7 @@ Manager *manager_free(Manager *manager) {
                 return NULL;
         /* Nobody is told any more. */
         manager->front = front_free(manager->front);
+        manager->holders = holder_desk_free(manager->holders);
         if (manager->registry)
                 TAILQ_FOREACH(vm, &manager->registry->vms, vms) {
                         TAILQ_FOREACH(backing, &vm->backings, backings)

@@ -41,7 +41,7 @@ int session_fail(Session *s);
  * the answer are closed. The caller puts ret_reply. */
 int session_call(Session *s, const char *method, json_object *parameters, json_object **ret_reply);
 
-/* Calls a method that lists, and joins the parts: ret_reply is {field: […]}. */
+/* Calls a method that lists, and joins the parts: ret_reply is the last part, with field as the list of all of them. */
 int session_list(Session *s, const char *method, json_object *parameters, const char *field, json_object **ret_reply);
 
 /* Prints a document on one line. Returns EXIT_OK. */

@@ -154,6 +154,33 @@ static int print_backings(json_object *backings) {
         return table_print(&t);
 }
 
+static int print_survival(json_object *backings) {
+        static const struct {
+                const char *key, *title;
+        } events[] = {
+                { "vmmCrash", "VMM crash" },
+                { "vmmUpgrade", "VMM upgrade" },
+                { "daemonRestart", "privmemd restart" },
+                { "hostKexec", "host kexec" },
+        };
+        Table t;
+
+        table_init(&t, "BACKING", "AFTER", "IS THERE", "WHY", NULL);
+        for (size_t i = 0; i < json_object_array_length(backings); i++) {
+                json_object *b = json_object_array_get_idx(backings, i), *survival = json_get_object(b, "survival");
+
+                for (size_t j = 0; j < sizeof(events) / sizeof(events[0]); j++) {
+                        json_object *one = json_get_object(survival, events[j].key);
+
+                        table_add(&t, format_text_field(b, "name"));
+                        table_add_text(&t, events[j].title);
+                        table_add_text(&t, json_get_bool(one, "survives") ? "yes" : "no");
+                        table_add(&t, format_text_field(one, "explanation"));
+                }
+        }
+        return table_print(&t);
+}
+
 static int show(Session *s, json_object *vm, json_object *backings) {
         json_object *document;
         int r;
@@ -163,7 +190,11 @@ static int show(Session *s, json_object *vm, json_object *backings) {
                 if (r != EXIT_OK || json_object_array_length(backings) == 0)
                         return r;
                 putchar('\n');
-                return print_backings(backings);
+                r = print_backings(backings);
+                if (r != EXIT_OK)
+                        return r;
+                putchar('\n');
+                return print_survival(backings);
         }
 
         document = json_object_new_object();

@@ -26,6 +26,7 @@ typedef struct Verb {
           "allocate memory for a VM") \
         X(share, "VM BACKING PEER [--read-only]", "let another VM show a backing too") \
         X(reclaim, "VM BACKING PEER", "take a share back") \
+        X(holders, "VM [BACKING]", "show who has the memory of a VM open or mapped") \
         X(slots, "VM [--backing=BACKING] [--guest=ADDRESS[+SIZE]]", \
           "list the slots of a VM, or those that show a backing of it") \
         X(memory, "VM [--guest=ADDRESS[+SIZE]]", "show which memory of a guest is private, and what both sides take") \

@@ -122,8 +122,40 @@ static int format_shares(const Backing *backing, uid_t uid, sd_json_variant **re
         return 0;
 }
 
+/* There are few different answers, and each backing has four of them. */
+static int format_survival(SurvivalReason reason, sd_json_variant **ret) {
+        static sd_json_variant *made[_SURVIVAL_REASON_MAX];
+        int r;
+
+        if (!made[reason]) {
+                r = sd_json_buildo(&made[reason], BOOLEAN("survives", survival_is_good(reason)),
+                                   STRING("reason", survival_reason_word(reason)),
+                                   STRING("explanation", survival_reason_sentence(reason)));
+                if (r < 0)
+                        return r;
+        }
+        *ret = made[reason]; /* borrowed */
+        return 0;
+}
+
+static int format_survivals(Service *service, const Backing *backing, sd_json_variant **ret) {
+        sd_json_variant *each[_SURVIVAL_EVENT_MAX];
+        Custody custody = service_custody(service);
+        int r;
+
+        for (SurvivalEvent event = 0; event < _SURVIVAL_EVENT_MAX; event++) {
+                r = format_survival(survival_of(backing, event, custody), &each[event]);
+                if (r < 0)
+                        return r;
+        }
+        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("vmmCrash", each[SURVIVAL_VMM_CRASH]),
+                              SD_JSON_BUILD_PAIR_VARIANT("vmmUpgrade", each[SURVIVAL_VMM_UPGRADE]),
+                              SD_JSON_BUILD_PAIR_VARIANT("daemonRestart", each[SURVIVAL_DAEMON_RESTART]),
+                              SD_JSON_BUILD_PAIR_VARIANT("hostKexec", each[SURVIVAL_HOST_KEXEC]));
+}
+
 int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_variant **ret) {
-        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL, *shares = NULL;
+        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL, *shares = NULL, *survival = NULL;
         int r;
 
         r = format_seals(service_seals(backing), &seals);
@@ -131,6 +163,8 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                 r = format_bits(backing->numa_nodes, &nodes);
         if (r >= 0)
                 r = format_shares(backing, uid, &shares);
+        if (r >= 0)
+                r = format_survivals(service, backing, &survival);
         if (r < 0)
                 return r;
         return sd_json_buildo(
@@ -145,7 +179,7 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                           numa_policy_word(backing->numa_policy)),
                 VARIANT_IF(nodes != NULL, "numaNodes", nodes),
                 UNSIGNED("residentBytes", service_resident(service, backing)), UNSIGNED("slots", backing->n_slots),
-                VARIANT_IF(shares != NULL, "shares", shares));
+                VARIANT_IF(shares != NULL, "shares", shares), SD_JSON_BUILD_PAIR_VARIANT("survival", survival));
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
@@ -358,7 +392,8 @@ int format_host(const Front *front, Service *service, sd_json_variant **ret) {
                 UNSIGNED("privateRangesPerVM", PRIVATE_RANGES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
                 UNSIGNED("connections", front_settings(front)->connections),
                 UNSIGNED("connectionsPerUID", front_settings(front)->connections_per_uid),
-                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
+                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX),
+                UNSIGNED("holderListsPerUID", HOLDER_LISTS_PER_UID_MAX));
         if (r < 0)
                 return r;
         return sd_json_buildo(ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),

@@ -10,10 +10,11 @@
 #include "front/service.h"
 
 /* One user may run all VMMs of a host, so the limit of one uid is generous. */
-#define CONNECTIONS_MAX         4096U
-#define CONNECTIONS_PER_UID_MAX 1024U
-#define SUBSCRIBERS_PER_UID_MAX 64U
-#define SLOTS_PER_CALL_MAX      4096U
+#define CONNECTIONS_MAX          4096U
+#define CONNECTIONS_PER_UID_MAX  1024U
+#define SUBSCRIBERS_PER_UID_MAX  64U
+#define HOLDER_LISTS_PER_UID_MAX 8U
+#define SLOTS_PER_CALL_MAX       4096U
 
 /* What the administrator may change while we run. */
 typedef struct FrontSettings {

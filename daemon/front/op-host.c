@@ -349,7 +349,7 @@ int op_subscribe(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &since);
         if (r != 0)
                 return r;
-        if (stream_count_subscribers(call->front, call->uid) >= SUBSCRIBERS_PER_UID_MAX)
+        if (stream_count(call->front, call->uid, fill_events) >= SUBSCRIBERS_PER_UID_MAX)
                 return failure_reply(call->link, fail_limit(&f, "subscribersPerUID", SUBSCRIBERS_PER_UID_MAX), &f);
         stream.sequence = since;
         return stream_start(call, &stream);

@@ -123,6 +123,31 @@ static const struct {
                                     "Choose other memory, or delete that slot first." },
 };
 
+static const struct {
+        const char *word, *sentence;
+} survival_reasons[] = {
+        [SURVIVAL_RETAINED] = { "retained",
+                                "the exit policy of the VM is retain: the memory is kept until it is released" },
+        [SURVIVAL_SHARED_FILE] = { "shared_file",
+                                   "the next VMM maps the same file; what a VMM maps privately is not in it" },
+        [SURVIVAL_IN_FD_STORE] = { "in_fd_store",
+                                   "the service manager keeps the file descriptors of privmemd in the fd store" },
+        [SURVIVAL_FOUND_IN_VMM] = { "found_in_vmm",
+                                    "the living VMM has the memory, and privmemd takes a file descriptor from it" },
+        [SURVIVAL_RELEASED] = { "released",
+                                "the exit policy of the VM is release: the memory is freed, unless a slot of another VM shows some of the VM's" },
+        [SURVIVAL_BOUND_TO_ONE_VM] = { "bound_to_one_vm",
+                                       "KVM binds a guest_memfd to one VM, which ends with its VMM; no released kernel can bind it to the next" },
+        [SURVIVAL_NOT_KEPT] = { "not_kept",
+                                "nobody keeps the file descriptors of privmemd while it does not run; a VMM that runs goes on with its memory" },
+        [SURVIVAL_NO_LIVING_VMM] = { "no_living_vmm",
+                                     "no VMM is attached from which privmemd could take a file descriptor" },
+        [SURVIVAL_KIND_NOT_PRESERVED] = { "kind_not_preserved",
+                                          "the live update of the kernel preserves memfds of ordinary pages only" },
+        [SURVIVAL_NOT_HANDED_TO_KERNEL] = { "not_handed_to_kernel",
+                                            "a live update takes what lies in the fd store by itself; the file descriptors of privmemd lie in the queue of a socket there" },
+};
+
 _Static_assert(ELEMENTSOF(backing_kinds) == _BACKING_KIND_MAX, "a BackingKind has no word");
 _Static_assert(ELEMENTSOF(backing_origins) == _BACKING_ORIGIN_MAX, "a BackingOrigin has no word");
 _Static_assert(ELEMENTSOF(numa_policies) == _NUMA_POLICY_MAX, "a NumaPolicy has no word");
@@ -137,6 +162,7 @@ _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
 _Static_assert(SLOT_LOG_DIRTY_PAGES == 1 << 0 && SLOT_READONLY == 1 << 1 && SLOT_GUEST_MEMFD == 1 << 2 &&
                        ELEMENTSOF(slot_flags) == SLOT_FLAGS,
                "a flag has no word");
+_Static_assert(ELEMENTSOF(survival_reasons) == _SURVIVAL_REASON_MAX, "a SurvivalReason has no word");
 
 static int find(const char *const *words, size_t n, const char *word, int fallback) {
         if (!word)
@@ -196,4 +222,12 @@ uint32_t slot_flag_of(const char *word) {
 
 const char *access_word(bool read_only) {
         return read_only ? "read_only" : "read_write";
+}
+
+const char *survival_reason_word(SurvivalReason reason) {
+        return survival_reasons[reason].word;
+}
+
+const char *survival_reason_sentence(SurvivalReason reason) {
+        return survival_reasons[reason].sentence;
 }

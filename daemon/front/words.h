@@ -5,6 +5,7 @@
 
 #include "core/advice.h"
 #include "core/slot.h"
+#include "core/survival.h"
 #include "core/vm.h"
 
 const char *backing_kind_word(BackingKind kind);
@@ -29,6 +30,8 @@ const char *slot_flag_word(unsigned bit);
 uint32_t slot_flag_of(const char *word);
 
 const char *access_word(bool read_only);
+const char *survival_reason_word(SurvivalReason reason);
+const char *survival_reason_sentence(SurvivalReason reason);
 
 /* -1 if the word is none of them; NULL gives the fallback. */
 int backing_kind_of(const char *word, int fallback);

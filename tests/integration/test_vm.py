@@ -146,7 +146,7 @@ def test_host(client):
     assert limits == {"vmsPerUID": 1024, "backingsPerVM": 256, "slotsPerAddressSpace": 32764,
                       "addressSpaces": limits["addressSpaces"], "sharesPerBacking": 64, "aliasesPerSlot": 256,
                       "privateRangesPerVM": 32768, "slotsPerCall": 4096, "connections": 4096, "connectionsPerUID": 1024,
-                      "subscribersPerUID": 64}
+                      "subscribersPerUID": 64, "holderListsPerUID": 8}
     assert limits["addressSpaces"] in (1, 2)
     assert host["features"]["kvm"] == os.access("/dev/kvm", os.R_OK | os.W_OK)
 
