@@ -55,12 +55,11 @@ void *__wrap_tsearch(const void *key, void **root, int (*compare)(const void *, 
 
 static void show_slots(FILE *out, VM *vm) {
         for (Slot *slot = slot_first(vm); slot; slot = slot_next(vm, slot->spec.as_id, slot->spec.id)) {
-                const SlotSpec *s = &slot->spec;
+                SlotSpec s = slot_spec(slot);
 
-                fprintf(out, "%u/%u flags %u gpa %lx size %lx hva %lx", s->as_id, s->id, s->flags, s->gpa, s->size,
-                        s->hva);
-                fprintf(out, " %s+%lx %s+%lx shows %zu\n", s->backing ? s->backing->name : "-", s->offset,
-                        s->guest_memfd ? s->guest_memfd->name : "-", s->guest_memfd_offset, slot_count_showings(slot));
+                fprintf(out, "%u/%u flags %u gpa %lx size %lx hva %lx", s.as_id, s.id, s.flags, s.gpa, s.size, s.hva);
+                fprintf(out, " %s+%lx %s+%lx shows %zu\n", s.backing ? s.backing->name : "-", s.offset,
+                        s.guest_memfd ? s.guest_memfd->name : "-", s.guest_memfd_offset, slot_count_showings(slot));
         }
 }
 
