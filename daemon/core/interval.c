@@ -238,7 +238,8 @@ void interval_approach(IntervalTree *tree, uint64_t start) {
                 tree->trail[level] = (IntervalStep) { (IntervalBlock *) block, at };
                 block = block->entries[at].of;
         }
-        for (size_t at = 0; at < sizeof(*block) + INTERVAL_LEAF_ENTRIES * sizeof(Entry); at += CACHE_LINE)
+        /* Up to the last entry that a search of groups looks at; the rest is hardly ever in use. */
+        for (size_t at = 0; at < sizeof(*block) + (INTERVAL_LEAF_ENTRIES - GROUP) * sizeof(Entry); at += CACHE_LINE)
                 __builtin_prefetch((const char *) block + at);
         tree->trail_start = start;
         tree->trail_height = tree->height;
