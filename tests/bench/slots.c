@@ -10,11 +10,12 @@
  *                             bytes a slot that the core keeps, as malloc(3) counts them, of slots that were created
  *                             in that order of their addresses, and have a private side if wanted
  *
- * Every slot is one page and shows a page of its VM's backing; between any two there is room for one more. A call
- * creates a slot in one of these gaps, chosen at random, and deletes it again. For each number on standard input: so
- * many calls, and their mean time in ns on standard output. They are a burst on one VM, as of a VMM that plugs memory
- * while others run, and the next burst is on another VM; scattered, each call is on another. Ends with status 77 where
- * there is no /dev/kvm. */
+ * Every slot is one page and shows a page of its VM's backing; between any two there is room for one more. Unless told
+ * otherwise they are created in random order of their addresses, for so the indexes look in the long run. A call creates
+ * a slot in one of the gaps, chosen at random, and deletes it again. For each number on standard input: so many calls,
+ * and their mean time in ns on standard output. They are a burst on one VM, as of a VMM that plugs memory while others
+ * run, and the next burst is on another VM; scattered, each call is on another. Ends with status 77 where there is no
+ * /dev/kvm. */
 
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -33,10 +34,12 @@
 #define VMS_MAX   1024U
 #define SLOTS_MAX (SLOTS_PER_ADDRESS_SPACE_MAX - 1)
 #define CALLS_MAX 100000U
+#define WARM_UP   10000U
 #define NO_KVM    77
 
 typedef struct Bench {
-        size_t n_slots; /* in each VM */
+        size_t n_slots;             /* in each VM */
+        uint32_t places[SLOTS_MAX]; /* in which order they are created */
         size_t n_vms;
         VM *vms[VMS_MAX];
         Backing *backings[VMS_MAX], *private_backings[VMS_MAX];
@@ -57,6 +60,20 @@ static uint64_t next_random(void) {
         bench.random ^= bench.random >> 7;
         bench.random ^= bench.random << 17;
         return bench.random;
+}
+
+static void place_slots(bool in_random_order) {
+        uint32_t *places = bench.places;
+
+        for (uint32_t i = 0; i < bench.n_slots; i++)
+                places[i] = i;
+        for (size_t i = bench.n_slots; in_random_order && i > 1; i--) {
+                size_t other = next_random() % i;
+                uint32_t place = places[i - 1];
+
+                places[i - 1] = places[other];
+                places[other] = place;
+        }
 }
 
 /* Two pages for each slot: its own, and a gap. */
@@ -126,7 +143,7 @@ static void core_prepare_vms(bool with_private) {
 static void core_prepare_slots(void) {
         for (uint32_t id = 0; id < bench.n_slots; id++)
                 for (size_t vm = 0; vm < bench.n_vms; vm++)
-                        core_set(vm, id, 2 * (uint64_t) id, PAGE);
+                        core_set(vm, id, 2 * (uint64_t) bench.places[id], PAGE);
 }
 
 static void core_call(const Call *call) {
@@ -134,27 +151,11 @@ static void core_call(const Call *call) {
         core_set(call->vm, (uint32_t) bench.n_slots, call->page, 0);
 }
 
-static void shuffle(uint32_t *ids, size_t n) {
-        for (size_t i = n; i > 1; i--) {
-                size_t other = next_random() % i;
-                uint32_t id = ids[i - 1];
-
-                ids[i - 1] = ids[other];
-                ids[other] = id;
-        }
-}
-
-static void measure_memory(bool in_random_order, bool with_private) {
-        static uint32_t places[SLOTS_MAX];
+static void measure_memory(bool with_private) {
         size_t before = mallinfo2().uordblks;
 
-        for (uint32_t i = 0; i < bench.n_slots; i++)
-                places[i] = i;
-        if (in_random_order)
-                shuffle(places, bench.n_slots);
         core_prepare_vms(with_private);
-        for (uint32_t id = 0; id < bench.n_slots; id++)
-                core_set(0, id, 2 * (uint64_t) places[id], PAGE);
+        core_prepare_slots();
         printf("%.2f\n", (double) (mallinfo2().uordblks - before) / (double) bench.n_slots);
 }
 
@@ -187,7 +188,7 @@ static void kernel_prepare(void) {
                 die("cannot map memory: %m");
         bench.memory = (uint64_t) (uintptr_t) memory;
         for (uint32_t id = 0; id < bench.n_slots; id++)
-                kernel_set(id, 2 * (uint64_t) id, PAGE);
+                kernel_set(id, 2 * (uint64_t) bench.places[id], PAGE);
 }
 
 static void kernel_call(const Call *call) {
@@ -216,17 +217,10 @@ static double batch(void (*call)(const Call *call), size_t n, bool scattered) {
         return (double) (now() - start) / (double) n;
 }
 
-/* The first calls find the indexes as the order of creation left them, and not as they are in the long run. */
-static void warm_up(void (*call)(const Call *call)) {
-        for (size_t vm = 0; vm < bench.n_vms; vm++)
-                for (uint64_t i = 0; i <= bench.n_slots; i++)
-                        call(&(Call) { .vm = vm, .page = 2 * (next_random() % (bench.n_slots + 1)) + 1 });
-}
-
 static void serve(void (*call)(const Call *call), bool scattered) {
         size_t n;
 
-        warm_up(call);
+        (void) batch(call, WARM_UP, scattered);
         printf("ready\n");
         fflush(stdout);
         while (scanf("%zu", &n) == 1) {
@@ -248,6 +242,7 @@ int main(int argc, char *argv[]) {
         if (bench.n_slots == 0 || bench.n_slots > SLOTS_MAX || bench.n_vms == 0 || bench.n_vms > VMS_MAX)
                 die("1 to %u slots, 1 to %u VMs", SLOTS_MAX, VMS_MAX);
 
+        place_slots(/* in_random_order= */ !is(third, "rising"));
         if (is(mode, "core")) {
                 core_prepare_vms(/* with_private= */ false);
                 core_prepare_slots();
@@ -256,7 +251,7 @@ int main(int argc, char *argv[]) {
                 kernel_prepare();
                 serve(kernel_call, /* scattered= */ false);
         } else if (is(mode, "memory"))
-                measure_memory(is(third, "random"), is(fourth, "private"));
+                measure_memory(is(fourth, "private"));
         else
                 die("core|kernel|memory SLOTS …");
         return EXIT_SUCCESS;
