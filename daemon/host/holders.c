@@ -330,7 +330,7 @@ static int open_process(HolderWalk *w, const char *name) {
 }
 
 static int next_process(HolderWalk *w) {
-        const char *name;
+        const char *name = NULL;
         int r;
 
         do {
@@ -412,7 +412,7 @@ static int begin_maps(HolderWalk *w) {
 }
 
 static int next_fd(HolderWalk *w) {
-        const char *name;
+        const char *name = NULL;
         int r;
 
         r = directory_next(&w->fds, &name);
