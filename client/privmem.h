@@ -128,7 +128,7 @@ typedef struct privmem_vm privmem_vm;
 typedef enum privmem_exit_policy {
         PRIVMEM_EXIT_POLICY_DEFAULT = 0, /* leave it to privmemd: release */
         PRIVMEM_EXIT_POLICY_RELEASE = 1, /* its memory is freed */
-        PRIVMEM_EXIT_POLICY_RETAIN = 2,  /* its memory is kept until it is released */
+        PRIVMEM_EXIT_POLICY_RETAIN = 2,  /* its memory is kept until it is released, or for retain_usec */
 } privmem_exit_policy;
 
 /* What happens to a slot that shows memory which appears elsewhere, when no rule allows it. */
@@ -143,9 +143,11 @@ struct privmem_vm_options {
         const char *uuid; /* usual form; NULL for none */
         privmem_exit_policy exit_policy;
         privmem_alias_policy alias_policy;
-        bool set_owner;     /* false: the caller is the owner */
-        uint32_t owner_uid; /* only root may name another uid */
-        uint64_t reserved[4];
+        bool set_owner;          /* false: the caller is the owner */
+        bool retain_guest_memfd; /* with PRIVMEM_EXIT_POLICY_RETAIN: guest_memfds too, for reading; nobody can bind them */
+        uint32_t owner_uid;      /* only root may name another uid */
+        uint64_t retain_usec; /* with PRIVMEM_EXIT_POLICY_RETAIN: microseconds; 0: until a VMM attaches */
+        uint64_t reserved[3];
 };
 
 /* Registers a VM. The same request again succeeds; a different one under the name is -EEXIST.

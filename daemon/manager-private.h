@@ -6,7 +6,8 @@
  *
  * Each change of who owns what goes through one function:
  *  - a VM is registered by service_register(), attached by service_attach(), and ends in manager_drop_vm();
- *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it;
+ *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it; when the time that it is retained
+ *    for runs out, manager_watch_expiry()'s timer ends it;
  *  - a backing comes into custody by custody_enter() and leaves it by custody_leave();
  *  - a share is given by service_share() and taken back by service_reclaim(). */
 
@@ -28,6 +29,7 @@ struct Service {
         uint64_t next_mm_id;
         AdviceFacts advice;
         uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
+        sd_event_source *expiry;   /* when the next VM ends that is retained for a time */
 };
 
 /* ---- custody: manager-backing.c ---- */
@@ -36,7 +38,7 @@ struct Service {
 int custody_enter(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret);
 /* Every backing that privmemd gives up leaves here: its memory is freed and its shares are returned. No slot may show
  * it. Returns how many bytes that freed. */
-uint64_t custody_leave(Manager *manager, Backing *backing);
+uint64_t custody_leave(Manager *manager, Backing *backing, EndReason reason);
 /* Closes our fd and touches neither the memory nor the backing: privmemd is about to end. */
 void custody_close(Backing *backing);
 /* Borrowed. */
@@ -46,9 +48,20 @@ int custody_fd(const Backing *backing);
 
 /* Gives the VM's memory back and forgets it. Its own slots go; slots of other VMs must not show its backings. Returns
  * how many bytes that freed. */
-uint64_t manager_drop_vm(Manager *manager, VM *vm);
+uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason);
 /* Every exit of a VMM comes here. The VM may be gone afterwards. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid);
+
+/* ---- VMs that are retained for a time: manager-expiry.c ---- */
+
+/* Makes the timer, which is off at first. */
+int manager_expiry_open(Manager *manager);
+/* Begins the time of a VM that is retained for one; of another it does nothing. */
+void manager_retain(Manager *manager, VM *vm);
+/* Sets the timer to the first that ends. To be called when a VM is retained; one that is no more costs a needless look. */
+void manager_watch_expiry(Manager *manager);
+/* A backing that a slot of another VM shows, or NULL; *ret_peer is that VM. */
+Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer);
 
 /* ---- VMMs: manager-vmm.c ---- */
 

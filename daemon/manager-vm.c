@@ -45,45 +45,69 @@ static void return_shares(Service *service, VM *peer) {
                                 service_reclaim(service, backing, peer);
 }
 
-uint64_t manager_drop_vm(Manager *manager, VM *vm) {
+uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason) {
         uint64_t freed = 0;
         Backing *backing;
 
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
-                freed += custody_leave(manager, backing);
+                freed += custody_leave(manager, backing, reason);
         return_shares(manager, vm);
-        front_publish(manager->front, &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
+        front_publish(manager->front,
+                      &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed, .reason = reason });
         vm_free(vm);
         return freed;
 }
 
-/* A backing that a slot of another VM shows, or NULL. */
-static Backing *shown_elsewhere(VM *vm) {
+Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer) {
         Backing *backing;
 
-        TAILQ_FOREACH(backing, &vm->backings, backings)
-                if (backing_is_shown_by_other(backing))
+        TAILQ_FOREACH(backing, &vm->backings, backings) {
+                *ret_peer = backing_shown_by_other(backing);
+                if (*ret_peer)
                         return backing;
+        }
         return NULL;
 }
 
 int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f) {
         Backing *shown;
+        VM *peer;
 
         if (vm->state == VM_ATTACHED)
                 return fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
-        shown = shown_elsewhere(vm);
+        shown = manager_shown_elsewhere(vm, &peer);
         if (shown)
                 return fail_backing_in_use(f, shown, 0);
-        *ret_freed = manager_drop_vm(service, vm);
+        *ret_freed = manager_drop_vm(service, vm, END_REQUESTED);
         return 0;
+}
+
+/* No kernel can bind a guest_memfd to another KVM VM, and its own has gone with the VMM. What holds it keeps its memory
+ * and all of that VM in the kernel, for no use but reading. One that a slot still shows is let go of by whoever asks. */
+static void part_with_guest_memfds(Manager *manager, VM *vm) {
+        Backing *backing, *next;
+
+        for (backing = TAILQ_FIRST(&vm->backings); backing; backing = next) {
+                next = TAILQ_NEXT(backing, backings);
+                if (backing->kind != BACKING_GUEST_MEMFD)
+                        continue;
+                backing_orphan(backing);
+                if (!vm->retain_guest_memfd && backing->n_slots == 0)
+                        (void) custody_leave(manager, backing, END_CANNOT_BE_BOUND);
+        }
 }
 
 /* A VM whose memory another VM shows is kept whatever its policy says. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid) {
+        VM *peer;
+
         vm_detach(vm);
         front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
-        if (vm->exit_policy == EXIT_POLICY_RELEASE && !shown_elsewhere(vm))
-                (void) manager_drop_vm(manager, vm);
+        if (vm->exit_policy == EXIT_POLICY_RELEASE && !manager_shown_elsewhere(vm, &peer)) {
+                (void) manager_drop_vm(manager, vm, END_VMM_EXITED);
+                return;
+        }
+        part_with_guest_memfds(manager, vm);
+        manager_retain(manager, vm);
 }

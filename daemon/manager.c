@@ -25,6 +25,8 @@ int manager_new(sd_event *event, Manager **ret) {
         if (r >= 0)
                 r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
         if (r >= 0)
+                r = manager_expiry_open(manager);
+        if (r >= 0)
                 r = front_new(event, manager, &manager->front);
         if (r < 0) {
                 manager_free(manager);
@@ -49,6 +51,7 @@ Manager *manager_free(Manager *manager) {
                         vmm_close(vm);
                 }
         registry_free(manager->registry);
+        sd_event_source_disable_unref(manager->expiry);
         sd_event_unref(manager->event);
         free(manager);
         return NULL;

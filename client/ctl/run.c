@@ -148,6 +148,15 @@ static int read_memory(Run *run, const Values *texts, char **command) {
         return EXIT_OK;
 }
 
+/* --retain says the exit policy too. */
+static int read_retention(Run *run, const char *retain) {
+        if (!retain)
+                return EXIT_OK;
+        if (run->options.exit_policy == PRIVMEM_EXIT_POLICY_DEFAULT)
+                run->options.exit_policy = PRIVMEM_EXIT_POLICY_RETAIN;
+        return arguments_time("the time to retain", retain, &run->options.retain_usec);
+}
+
 /* ---- the steps ----------------------------------------------------------------------------------------- */
 
 static int prepare(Run *run, char **command) {
@@ -196,7 +205,7 @@ static int become(Run *run) {
 }
 
 int verb_run(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *retain = NULL;
         Run run = { .session = s };
         Values backings = {};
         const Option options[] = {
@@ -204,6 +213,8 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 { "uuid", .value = &uuid },
                 { "owner", .value = &owner },
                 { "exit-policy", .value = &exit_policy },
+                { "retain", .value = &retain },
+                { "retain-guest-memfd", .flag = &run.options.retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
                 {},
         };
@@ -225,6 +236,8 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 r = arguments_user(owner, &run.options.owner_uid);
         if (r == EXIT_OK)
                 r = read_policies(&run, exit_policy, alias_policy);
+        if (r == EXIT_OK)
+                r = read_retention(&run, retain);
         if (r == EXIT_OK)
                 r = read_memory(&run, &backings, a.command);
         if (r == EXIT_OK)

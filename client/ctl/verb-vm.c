@@ -71,6 +71,18 @@ static void add_row(Table *t, const char *title, char *value) {
         table_add(t, value);
 }
 
+/* Only what an exit policy has that keeps something. */
+static void add_retention(Table *t, json_object *vm) {
+        uint64_t usec;
+
+        if (json_get_uint64(vm, "retainUSec", &usec))
+                add_row(t, "Retained for", format_duration(usec));
+        if (json_get_uint64(vm, "retainedUntilUSec", &usec))
+                add_row(t, "Retained until", format_time(usec));
+        if (json_get_bool(vm, "retainGuestMemfd"))
+                add_row(t, "guest_memfds", strdup("kept for reading"));
+}
+
 static int print_vm(json_object *vm) {
         Table t;
 
@@ -81,6 +93,7 @@ static int print_vm(json_object *vm) {
         add_row(&t, "VMM", format_number_field(vm, "pid"));
         add_row(&t, "Owner", format_number_field(vm, "ownerUID"));
         add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
+        add_retention(&t, vm);
         add_row(&t, "Alias policy", format_text_field(vm, "aliasPolicy"));
         add_row(&t, "Slots", format_number_field(vm, "slots"));
         add_row(&t, "Promised", format_size_field(vm, "promisedBytes"));
@@ -100,6 +113,16 @@ static char *format_numa(json_object *backing) {
                 text = NULL;
         free(nodes);
         return text;
+}
+
+/* "guest_memfd (cannot be bound)": its VMM has exited, and no kernel can bind it to another VM. */
+static char *format_kind(json_object *backing) {
+        json_object *bindable;
+
+        if (json_object_object_get_ex(backing, "bindable", &bindable) && bindable &&
+            !json_object_get_boolean(bindable))
+                return strdup("guest_memfd (cannot be bound)");
+        return format_text_field(backing, "kind");
 }
 
 /* "web2,web3 (read_only)" */
@@ -138,7 +161,7 @@ static int print_backings(json_object *backings) {
                 json_object *b = json_object_array_get_idx(backings, i);
 
                 table_add(&t, format_text_field(b, "name"));
-                table_add(&t, format_text_field(b, "kind"));
+                table_add(&t, format_kind(b));
                 table_add(&t, format_text_field(b, "origin"));
                 table_add(&t, format_size_field(b, "size"));
                 table_add(&t, format_size_field(b, "pageSize"));
@@ -198,16 +221,29 @@ int verb_show(Session *s, const Verb *verb, char **arguments) {
 
 /* ---- register, unregister ------------------------------------------------------------------------------ */
 
+/* --retain says the exit policy too. */
+static int read_retention(const char *retain, const char **exit_policy, uint64_t *ret_usec) {
+        if (!retain)
+                return EXIT_OK;
+        if (!*exit_policy)
+                *exit_policy = "retain";
+        return arguments_time("the time to retain", retain, ret_usec);
+}
+
 int verb_register(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *retain = NULL;
+        bool retain_guest_memfd = false;
         const Option options[] = {
                 { "uuid", .value = &uuid },
                 { "owner", .value = &owner },
                 { "exit-policy", .value = &exit_policy },
+                { "retain", .value = &retain },
+                { "retain-guest-memfd", .flag = &retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
                 {},
         };
         json_object *q, *reply = NULL;
+        uint64_t retain_usec = 0;
         uint32_t uid = 0;
         Arguments a;
         int r;
@@ -217,10 +253,16 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
                 return r;
         if (owner && (r = arguments_user(owner, &uid)) != EXIT_OK)
                 return r;
+        r = read_retention(retain, &exit_policy, &retain_usec);
+        if (r != EXIT_OK)
+                return r;
 
         q = parameters_of("name", a.items[0]);
         if (!json_add_string(q, "uuid", uuid) || (owner && !json_add_uint64(q, "ownerUID", uid)) ||
-            !json_add_string(q, "exitPolicy", exit_policy) || !json_add_string(q, "aliasPolicy", alias_policy)) {
+            !json_add_string(q, "exitPolicy", exit_policy) ||
+            (retain_usec > 0 && !json_add_uint64(q, "retainUSec", retain_usec)) ||
+            (retain_guest_memfd && !json_add(q, "retainGuestMemfd", json_object_new_boolean(true))) ||
+            !json_add_string(q, "aliasPolicy", alias_policy)) {
                 json_object_put(q);
                 q = NULL;
         }

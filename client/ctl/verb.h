@@ -17,7 +17,7 @@ typedef struct Verb {
         X(show, "VM", "show a VM and its backings") \
         X(register, \
           "VM [--uuid=UUID] [--owner=USER] [--exit-policy=release|retain]\n" \
-          "[--alias-policy=enforce|observe]", \
+          "[--retain=TIME] [--retain-guest-memfd] [--alias-policy=enforce|observe]", \
           "register a VM") \
         X(allocate, \
           "VM BACKING SIZE [--kind=memfd|hugetlb] [--page-size=SIZE]\n" \
@@ -36,7 +36,8 @@ typedef struct Verb {
         X(call, "METHOD [PARAMETERS] [--more]", "call a method with a JSON object, and print the answer") \
         X(run, \
           "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \
-          "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--alias-policy=…] -- COMMAND…", \
+          "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--retain=TIME]\n" \
+          "[--retain-guest-memfd] [--alias-policy=…] -- COMMAND…", \
           "become a VMM that runs on memory from privmemd")
 
 #define VERB_DECLARE(name, usage, summary) int verb_##name(Session *s, const Verb *verb, char **arguments);

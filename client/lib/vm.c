@@ -73,6 +73,9 @@ static json_object *register_parameters(const char *name, const struct privmem_v
                 made = made && json_add_string(q, "uuid", options->uuid) &&
                        json_add_string(q, "exitPolicy", word_of(exit_policy_words, options->exit_policy)) &&
                        json_add_string(q, "aliasPolicy", word_of(alias_policy_words, options->alias_policy)) &&
+                       (options->retain_usec == 0 || json_add_uint64(q, "retainUSec", options->retain_usec)) &&
+                       (!options->retain_guest_memfd ||
+                        json_add(q, "retainGuestMemfd", json_object_new_boolean(true))) &&
                        (!options->set_owner || json_add_uint64(q, "ownerUID", options->owner_uid));
         if (!made) {
                 json_object_put(q);

@@ -54,6 +54,7 @@ int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         backing->numa_nodes = spec->numa_nodes;
         backing->dev = spec->dev;
         backing->ino = spec->ino;
+        backing->vmm_serial = vm->vmm_serial;
 
         backing->name = strdup(spec->name);
         if (!backing->name || file_ref_by_identity(vm->registry, spec->dev, spec->ino, &file) < 0)
@@ -100,6 +101,14 @@ int backing_release(Backing *backing) {
 
         backing_free(backing);
         return 0;
+}
+
+void backing_orphan(Backing *backing) {
+        backing->is_orphan = true;
+}
+
+bool backing_is_orphan(const Backing *backing) {
+        return backing->kind == BACKING_GUEST_MEMFD && backing->is_orphan;
 }
 
 const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
@@ -209,11 +218,11 @@ BackingAccess backing_access_of(const Backing *backing, uid_t uid) {
         return access;
 }
 
-bool backing_is_shown_by_other(const Backing *backing) {
+VM *backing_shown_by_other(const Backing *backing) {
         IntervalCursor cursor;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
                 if (s.slot->vm != backing->vm)
-                        return true;
-        return false;
+                        return s.slot->vm;
+        return NULL;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 #include "core/cleanup.h"
 #include "front/format.h"
@@ -46,6 +47,18 @@ static uint64_t vm_resident(Service *service, VM *vm) {
         return sum;
 }
 
+static uint64_t now_usec(clockid_t clock) {
+        struct timespec now;
+
+        clock_gettime(clock, &now);
+        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* As the two clocks stand now. */
+static uint64_t boot_to_real_time(uint64_t usec) {
+        return now_usec(CLOCK_REALTIME) + usec - now_usec(CLOCK_BOOTTIME);
+}
+
 int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
         sd_id128_t uuid;
         pid_t pid = service_vmm_pid(vm);
@@ -56,6 +69,10 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
                               SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
                               UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
                               STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
+                              UNSIGNED_IF(vm->retain_usec > 0, "retainUSec", vm->retain_usec),
+                              UNSIGNED_IF(vm->retained_until_usec > 0, "retainedUntilUSec",
+                                          boot_to_real_time(vm->retained_until_usec)),
+                              BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
                               STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
                               UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid), UNSIGNED("backings", vm->n_backings),
                               UNSIGNED("slots", slot_count(vm)), UNSIGNED("promisedBytes", vm->promised_bytes),
@@ -143,6 +160,8 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                           numa_policy_word(backing->numa_policy)),
                 VARIANT_IF(nodes != NULL, "numaNodes", nodes),
                 UNSIGNED("residentBytes", service_resident(service, backing)), UNSIGNED("slots", backing->n_slots),
+                SD_JSON_BUILD_PAIR_CONDITION(backing->kind == BACKING_GUEST_MEMFD, "bindable",
+                                             SD_JSON_BUILD_BOOLEAN(!backing_is_orphan(backing))),
                 VARIANT_IF(shares != NULL, "shares", shares));
 }
 

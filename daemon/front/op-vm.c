@@ -2,6 +2,7 @@
 
 /* RegisterVM, AttachVM, UnregisterVM. */
 
+#include <inttypes.h>
 #include <string.h>
 #include <systemd/sd-id128.h>
 
@@ -15,7 +16,19 @@
 typedef struct RegisterParameters {
         const char *name, *uuid, *exit_policy, *alias_policy;
         uint32_t owner;
+        uint64_t retain_usec;
+        bool retain_guest_memfd;
 } RegisterParameters;
+
+static int check_retention(const VMSpec *spec, Failure *f) {
+        if (spec->retain_usec > RETAIN_USEC_MAX)
+                return fail_invalid_value(f, "retainUSec", spec->retain_usec, 0, RETAIN_USEC_MAX, 0);
+        if (spec->exit_policy == EXIT_POLICY_RETAIN)
+                return 0;
+        if (spec->retain_usec > 0)
+                return fail_not_supported(f, "retainUSec needs the exit policy retain");
+        return spec->retain_guest_memfd ? fail_not_supported(f, "retainGuestMemfd needs the exit policy retain") : 0;
+}
 
 /* The IDL has checked the words already; the names and the owner are ours to check. */
 static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, Failure *f) {
@@ -36,9 +49,11 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 .owner = p->owner,
                 .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, EXIT_POLICY_RELEASE),
                 .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, ALIAS_POLICY_ENFORCE),
+                .retain_usec = p->retain_usec,
+                .retain_guest_memfd = p->retain_guest_memfd,
         };
         memcpy(ret->uuid, uuid.bytes, sizeof(ret->uuid));
-        return 0;
+        return check_retention(ret, f);
 }
 
 /* present and requested value of the field that vm_differs() named */
@@ -52,6 +67,12 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
         } else if (strcmp(field, "exitPolicy") == 0)
                 return fail_name_conflict(f, vm->name, field, exit_policy_word(vm->exit_policy),
                                           exit_policy_word(spec->exit_policy));
+        else if (strcmp(field, "retainUSec") == 0) {
+                snprintf(present, sizeof(present), "%" PRIu64, vm->retain_usec);
+                snprintf(requested, sizeof(requested), "%" PRIu64, spec->retain_usec);
+        } else if (strcmp(field, "retainGuestMemfd") == 0)
+                return fail_name_conflict(f, vm->name, field, vm->retain_guest_memfd ? "true" : "false",
+                                          spec->retain_guest_memfd ? "true" : "false");
         else if (strcmp(field, "aliasPolicy") == 0)
                 return fail_name_conflict(f, vm->name, field, alias_policy_word(vm->alias_policy),
                                           alias_policy_word(spec->alias_policy));
@@ -103,6 +124,10 @@ int op_register_vm(Call *call) {
                   SD_JSON_NULLABLE },
                 { "exitPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
                   offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
+                { "retainUSec", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64,
+                  offsetof(RegisterParameters, retain_usec), SD_JSON_NULLABLE },
+                { "retainGuestMemfd", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_stdbool,
+                  offsetof(RegisterParameters, retain_guest_memfd), SD_JSON_NULLABLE },
                 { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
                   offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
                 {},

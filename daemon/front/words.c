@@ -71,7 +71,7 @@ static const struct {
         [RULE_GFN_OVERLAP] = { "gfn_overlap", "another slot already has these guest addresses" },
         [RULE_NOT_GUEST_MEMFD] = { "not_guest_memfd", "guestMemfd must name a backing of kind guest_memfd" },
         [RULE_FOREIGN_GUEST_MEMFD] = { "foreign_guest_memfd",
-                                       "a guest_memfd can only be bound in the VM that it was created for" },
+                                       "a guest_memfd can only be bound by the VMM that made it; no kernel can bind it to another VM" },
         [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it" },
         [RULE_BINDING_OVERLAP] = { "binding_overlap",
                                    "this range of the guest_memfd is already bound by another slot" },
