@@ -77,6 +77,15 @@ static SD_VARLINK_DEFINE_METHOD(
                 OUTPUT_OF(vm, VM, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
+                HandOverVM,
+                DOC("The VM; its VMM lives."),
+                INPUT(vm, STRING, 0),
+                DOC("Index of a pidfd of the successor in the file descriptors of this call. Not given: there is to be none any more. The process must run as the VM's owner uid, or the caller must be root."),
+                INPUT(pidFileDescriptor, INT, OPTIONAL),
+                DOC("The VM as it is now."),
+                OUTPUT_OF(vm, VM, 0));
+
+static SD_VARLINK_DEFINE_METHOD(
                 UnregisterVM,
                 DOC("The VM."),
                 INPUT(vm, STRING, 0),
@@ -453,7 +462,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
 
                 METHOD(GetHost, "What this host can do and how much guest memory it has promised."),
                 METHOD(RegisterVM, "Makes a VM known. The same request again succeeds; another one under the same name is NameConflict."),
-                METHOD(AttachVM, "Makes a process the VM's VMM. privmemd holds its pidfd and applies the exit policy when it ends."),
+                METHOD(AttachVM, "Makes a process the VM's VMM. VMInUse while another one lives, unless HandOverVM has named the process. privmemd holds its pidfd and applies the exit policy when it ends."),
+                METHOD(HandOverVM, "Names the process that may take over from the living VMM: its AttachVM then makes it the VMM at once, with no slots, while the former VMM and its slots go on until it exits. If the new VMM exits first, the VM is the former one's again, with the slots it has. Memory that both show is allowed by the rule hand_over; a guest_memfd is not handed over, for no kernel can bind it to another VM. The same request again succeeds, another one takes its place, and without pidFileDescriptor it is taken back. VMInUse while the former VMM of the last hand-over lives."),
                 METHOD(UnregisterVM, "Forgets a VM and releases its backings. VMInUse while a VMM is attached."),
                 METHOD(ListVMs, "Lists the VMs that the caller may see: its own, or all for root. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
                 METHOD(AllocateBacking, "Creates a memfd or hugetlb memfd of that size: mode 0600, owned by the VM's owner, sealed against change of size; nothing is populated. The same request again gives the same memory. The reply is short, since the file itself says its size, seals and identity (fstat, F_GET_SEALS); ListBackings has the rest."),

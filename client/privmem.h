@@ -172,8 +172,19 @@ const char *privmem_vm_name(const privmem_vm *vm);
  *
  * pidfd  of the process, or -1 for the caller. It must run as the VM's owner, unless the caller is root.
  *
- * -EBUSY: another VMM is attached and lives. */
+ * -EBUSY: another VMM is attached and lives, and has not named this process in privmem_vm_hand_over(). */
 int privmem_vm_attach(privmem_vm *vm, int pidfd);
+
+/* Names the process that may take over from the VM's living VMM, by privmem_vm_attach(). It gets the VM with no slots,
+ * while the former VMM and its slots go on until it exits; its own declarations still go to its own slots. If the new VMM
+ * exits first, the VM is the former one's again. Memory that both show is no refused alias, but a guest_memfd cannot be
+ * handed over. Another name takes the place of the first one.
+ *
+ * pidfd  of the successor, or -1 for none any more. It must run as the VM's owner, unless the caller is root.
+ *
+ * -EOPNOTSUPP: the VM has no living VMM, or the process is that VMM itself. -EBUSY: the former VMM of the last hand-over
+ * has not exited yet. */
+int privmem_vm_hand_over(privmem_vm *vm, int pidfd);
 
 /* Forgets the VM and releases its backings. The handle stays valid and can only be freed, or used after
  * somebody has registered the VM again. -EBUSY: a VMM is attached.

@@ -207,10 +207,13 @@ int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd
 }
 
 int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f) {
+        pid_t pid;
+
         if (backing->n_slots > 0)
                 return fail_backing_in_use(f, backing, 0);
-        if (vmm_maps_backing(backing))
-                return fail_backing_in_use(f, backing, service_vmm_pid(backing->vm));
+        pid = vmm_that_maps(backing);
+        if (pid > 0)
+                return fail_backing_in_use(f, backing, pid);
         *ret_freed = custody_leave(service, backing, END_REQUESTED);
         return 0;
 }

@@ -6,6 +6,7 @@
  *
  * Each change of who owns what goes through one function:
  *  - a VM is registered by service_register(), attached by service_attach(), and ends in manager_drop_vm();
+ *  - a VM's successor is named by service_hand_over();
  *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it; when the time that it is retained
  *    for runs out, manager_watch_expiry()'s timer ends it;
  *  - a backing comes into custody by custody_enter() and leaves it by custody_leave();
@@ -67,9 +68,15 @@ Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer);
 
 /* Fills ret with a process that peer may make the VM's VMM. 0 or API_E_… */
 int vmm_open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failure *f);
-/* Attaches the process, which is taken on success. */
+/* Attaches the process, which is taken on success; a VM that has a VMM is handed over to it. */
 int vmm_new(Manager *manager, VM *vm, Process *process);
-/* Lets go of the VM's VMM, if it has one; the VM's state is left alone. */
+/* vm->userdata has come from another part of the VM. */
+void vmm_follow(VM *vm);
+/* Lets go of the VM's VMM, and of the outgoing one, if it has one; the VM's state is left alone. */
 void vmm_close(VM *vm);
-/* Whether the VM has a VMM that maps the backing. True as well if its mappings cannot be read. */
-bool vmm_maps_backing(const Backing *backing);
+/* A VMM of the VM that maps the backing, or 0. One counts as well if its mappings cannot be read. */
+pid_t vmm_that_maps(const Backing *backing);
+/* Who may take over from the VM's VMM, which it must have. The process is taken; NULL: nobody. */
+int vmm_set_successor(VM *vm, Process *process);
+/* Whether that is the process, which lives. */
+bool vmm_is_successor(const VM *vm, const Process *process);

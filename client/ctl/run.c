@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@ typedef struct Run {
         char *path;  /* of what is executed */
         char **argv; /* the command, with the places of the memory */
         privmem_vm *vm;
+        bool take_over; /* from the VM's living VMM, instead of registering a VM */
         bool vm_created;
         bool attached;
 } Run;
@@ -168,7 +170,11 @@ static int prepare(Run *run, char **command) {
                 return r;
         p = run->session->p;
 
-        if (privmem_vm_register(p, run->name, &run->options, &run->vm, &run->vm_created) < 0)
+        if (run->take_over)
+                r = privmem_vm_new(p, run->name, &run->vm);
+        else
+                r = privmem_vm_register(p, run->name, &run->options, &run->vm, &run->vm_created);
+        if (r < 0)
                 return session_fail(run->session);
 
         for (size_t i = 0; i < run->n_memory; i++) {
@@ -184,6 +190,19 @@ static int prepare(Run *run, char **command) {
         return EXIT_OK;
 }
 
+/* Names this process as the successor; attaching makes it the VMM then. */
+static int take_over(Run *run) {
+        int pidfd = (int) syscall(SYS_pidfd_open, getpid(), 0), r;
+
+        if (pidfd < 0) {
+                complain("cannot open a pidfd: %s.", strerror(errno));
+                return EXIT_ERROR;
+        }
+        r = privmem_vm_hand_over(run->vm, pidfd);
+        close(pidfd);
+        return r < 0 ? session_fail(run->session) : EXIT_OK;
+}
+
 static int become(Run *run) {
         int r;
 
@@ -193,6 +212,11 @@ static int become(Run *run) {
                         return EXIT_ERROR;
                 }
 
+        if (run->take_over) {
+                r = take_over(run);
+                if (r != EXIT_OK)
+                        return r;
+        }
         if (privmem_vm_attach(run->vm, /* pidfd= */ -1) < 0)
                 return session_fail(run->session);
         run->attached = true;
@@ -216,6 +240,7 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 { "retain", .value = &retain },
                 { "retain-guest-memfd", .flag = &run.options.retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
+                { "take-over", .flag = &run.take_over },
                 {},
         };
         Arguments a;
@@ -226,6 +251,12 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 return r;
         if (!a.command || !a.command[0]) {
                 complain("run needs a command behind --.");
+                return EXIT_USAGE;
+        }
+
+        if (run.take_over &&
+            (uuid || owner || exit_policy || alias_policy || retain || run.options.retain_guest_memfd)) {
+                complain("--take-over takes the VM as it is registered: only --backing goes with it.");
                 return EXIT_USAGE;
         }
 

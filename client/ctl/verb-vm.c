@@ -84,6 +84,7 @@ static void add_retention(Table *t, json_object *vm) {
 }
 
 static int print_vm(json_object *vm) {
+        uint64_t pid;
         Table t;
 
         table_init(&t, "", "", NULL);
@@ -91,6 +92,10 @@ static int print_vm(json_object *vm) {
         add_row(&t, "UUID", format_text_field(vm, "uuid"));
         add_row(&t, "State", format_text_field(vm, "state"));
         add_row(&t, "VMM", format_number_field(vm, "pid"));
+        if (json_get_uint64(vm, "successorPID", &pid))
+                add_row(&t, "Successor", format_number(pid));
+        if (json_get_uint64(vm, "outgoingPID", &pid))
+                add_row(&t, "Outgoing VMM", format_number(pid));
         add_row(&t, "Owner", format_number_field(vm, "ownerUID"));
         add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
         add_retention(&t, vm);
@@ -219,7 +224,7 @@ int verb_show(Session *s, const Verb *verb, char **arguments) {
         return r;
 }
 
-/* ---- register, unregister ------------------------------------------------------------------------------ */
+/* ---- register ------------------------------------------------------------------------------------------ */
 
 /* --retain says the exit policy too. */
 static int read_retention(const char *retain, const char **exit_policy, uint64_t *ret_usec) {
@@ -280,6 +285,8 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
         json_object_put(reply);
         return r;
 }
+
+/* ---- unregister ---------------------------------------------------------------------------------------- */
 
 int verb_unregister(Session *s, const Verb *verb, char **arguments) {
         json_object *reply = NULL;

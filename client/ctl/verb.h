@@ -30,6 +30,8 @@ typedef struct Verb {
         X(memory, "VM [--guest=ADDRESS[+SIZE]]", "show which memory of a guest is private, and what both sides take") \
         X(check, "VM FILE|-", "say whether these slots would be set") \
         X(release, "VM BACKING", "give a backing's memory back to the host") \
+        X(attach, "VM PID", "make a process the VMM of a VM") \
+        X(handover, "VM PID|--take-back", "name the process that may take over from a VM's VMM") \
         X(unregister, "VM", "forget a VM and release its backings") \
         X(events, "[--since=SEQUENCE]", "print what happens, until interrupted") \
         X(host, "", "show what the host can do, and its memory") \
@@ -37,7 +39,7 @@ typedef struct Verb {
         X(run, \
           "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \
           "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--retain=TIME]\n" \
-          "[--retain-guest-memfd] [--alias-policy=…] -- COMMAND…", \
+          "[--retain-guest-memfd] [--alias-policy=…] [--take-over] -- COMMAND…", \
           "become a VMM that runs on memory from privmemd")
 
 #define VERB_DECLARE(name, usage, summary) int verb_##name(Session *s, const Verb *verb, char **arguments);

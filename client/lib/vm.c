@@ -107,7 +107,7 @@ int privmem_vm_register(privmem *p, const char *name, const struct privmem_vm_op
         return 0;
 }
 
-static int attach(privmem_vm *vm, int pidfd) {
+static int call_with_process(privmem_vm *vm, const char *method, int pidfd) {
         json_object *q = vm_parameters(vm), *reply = NULL;
 
         if (pidfd >= 0 && !json_add_uint64(q, "pidFileDescriptor", 0)) {
@@ -115,7 +115,17 @@ static int attach(privmem_vm *vm, int pidfd) {
                 q = NULL;
         }
 
-        return connection_call(vm->p, "AttachVM", q, &pidfd, pidfd >= 0 ? 1 : 0, /* max_fds= */ 0, &reply);
+        return connection_call(vm->p, method, q, &pidfd, pidfd >= 0 ? 1 : 0, /* max_fds= */ 0, &reply);
+}
+
+static int attach(privmem_vm *vm, int pidfd) {
+        int r;
+
+        r = call_with_process(vm, "AttachVM", pidfd);
+        if (r >= 0)
+                /* Another VMM has other slots. */
+                slot_table_done(&vm->slots);
+        return r;
 }
 
 int privmem_vm_attach(privmem_vm *vm, int pidfd) {
@@ -132,6 +142,10 @@ int privmem_vm_attach(privmem_vm *vm, int pidfd) {
         r = attach(vm, pidfd);
         close(pidfd);
         return r;
+}
+
+int privmem_vm_hand_over(privmem_vm *vm, int pidfd) {
+        return call_with_process(vm, "HandOverVM", pidfd);
 }
 
 int privmem_vm_unregister(privmem_vm *vm, uint64_t *ret_freed) {

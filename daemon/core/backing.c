@@ -130,7 +130,7 @@ size_t backing_count_slots_of(const Backing *backing, const VM *vm) {
         size_t n = 0;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                n += s.slot->vm == vm && showing_counts(&s);
+                n += vm_whole(s.slot->vm) == vm && showing_counts(&s);
         return n;
 }
 
@@ -138,7 +138,7 @@ static bool is_written_by(const Backing *backing, const VM *vm) {
         IntervalCursor cursor;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                if (s.slot->vm == vm && !(s.slot->spec.flags & SLOT_READONLY))
+                if (vm_whole(s.slot->vm) == vm && !(s.slot->spec.flags & SLOT_READONLY))
                         return true;
         return false;
 }
@@ -222,7 +222,7 @@ VM *backing_shown_by_other(const Backing *backing) {
         IntervalCursor cursor;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                if (s.slot->vm != backing->vm)
-                        return s.slot->vm;
+                if (vm_whole(s.slot->vm) != backing->vm)
+                        return vm_whole(s.slot->vm);
         return NULL;
 }

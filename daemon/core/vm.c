@@ -87,6 +87,7 @@ VM *vm_free(VM *vm) {
         if (!vm)
                 return NULL;
 
+        vm->outgoing = vm_free(vm->outgoing);
         if (vm->slots)
                 vm_withdraw_slots(vm);
         attributes_clear(&vm->private_ranges);
@@ -154,6 +155,8 @@ void vm_set_retained_until(VM *vm, uint64_t usec) {
 }
 
 void vm_detach(VM *vm) {
+        assert(!vm->outgoing && !vm->heir);
+
         vm_withdraw_slots(vm);
         attributes_clear(&vm->private_ranges);
 

@@ -12,6 +12,7 @@ static const char *const kinds[] = {
         [EVENT_GAP] = "gap",
         [EVENT_VM_REGISTERED] = "vm_registered",
         [EVENT_VM_ATTACHED] = "vm_attached",
+        [EVENT_SUCCESSOR_NAMED] = "successor_named",
         [EVENT_VMM_EXITED] = "vmm_exited",
         [EVENT_VM_EXPIRED] = "vm_expired",
         [EVENT_VM_UNREGISTERED] = "vm_unregistered",

@@ -21,6 +21,7 @@ typedef enum EventKind {
         EVENT_GAP,
         EVENT_VM_REGISTERED,
         EVENT_VM_ATTACHED,
+        EVENT_SUCCESSOR_NAMED,
         EVENT_VMM_EXITED,
         EVENT_VM_EXPIRED,
         EVENT_VM_UNREGISTERED,

@@ -115,6 +115,11 @@ int fail_vm_in_use(Failure *f, const char *vm, pid_t pid) {
         return f->error;
 }
 
+int fail_hand_over_under_way(Failure *f, const char *vm, pid_t pid) {
+        *f = (Failure) { .error = API_E_VMInUse, .object = vm, .pid = pid, .hand_over = true };
+        return f->error;
+}
+
 int fail_not_supported(Failure *f, const char *feature) {
         *f = (Failure) { .error = API_E_NotSupported, .field = feature };
         return f->error;
@@ -252,6 +257,12 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
         case API_E_BackingInUse:
                 return reply_backing_in_use(link, f);
         case API_E_VMInUse:
+                if (f->hand_over)
+                        return SEND(
+                                link, f,
+                                ("VM %s is being handed over already: its former VMM, process %d, has not exited yet. Wait until it has.",
+                                 f->object, (int) f->pid),
+                                STRING("vm", f->object), UNSIGNED("pid", (uint64_t) f->pid));
                 return SEND(
                         link, f,
                         ("A living VMM, process %d, is attached to VM %s. Stop it first.", (int) f->pid, f->object),

@@ -36,6 +36,7 @@ typedef struct Failure {
         int node;
         size_t slots;
         pid_t pid;
+        bool hand_over; /* VMInUse: pid is the outgoing VMM's */
         uid_t peer;
         unsigned seals; /* NotSealed: those that are missing */
         int errnum;     /* HostFailure: positive */
@@ -58,6 +59,8 @@ int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid);
 /* By that many slots of another VM. */
 int fail_backing_in_use_by(Failure *f, const Backing *backing, const VM *peer, size_t slots);
 int fail_vm_in_use(Failure *f, const char *vm, pid_t pid);
+/* pid: the VMM that hands it over and has not exited yet. */
+int fail_hand_over_under_way(Failure *f, const char *vm, pid_t pid);
 int fail_not_supported(Failure *f, const char *feature);
 /* errnum may be negative, as a return value is. */
 int fail_host(Failure *f, const char *operation, int errnum);

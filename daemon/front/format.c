@@ -33,7 +33,7 @@ SlotView slot_view(const VM *vm, const SlotSpec *spec) {
                 .offset = spec->offset,
                 .guest_memfd_offset = spec->guest_memfd_offset,
                 .backing = spec->backing ? spec->backing->name : NULL,
-                .backing_vm = spec->backing && spec->backing->vm != vm ? spec->backing->vm->name : NULL,
+                .backing_vm = spec->backing && spec->backing->vm != vm_whole(vm) ? spec->backing->vm->name : NULL,
                 .guest_memfd = spec->guest_memfd ? spec->guest_memfd->name : NULL,
         };
 }
@@ -61,7 +61,8 @@ static uint64_t boot_to_real_time(uint64_t usec) {
 
 int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
         sd_id128_t uuid;
-        pid_t pid = service_vmm_pid(vm);
+        pid_t pid = service_vmm_pid(vm), successor = service_successor_pid(vm);
+        pid_t outgoing = vm->outgoing ? service_vmm_pid(vm->outgoing) : 0;
 
         for (size_t i = 0; i < sizeof(uuid.bytes); i++)
                 uuid.bytes[i] = vm->uuid[i];
@@ -74,8 +75,11 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
                                           boot_to_real_time(vm->retained_until_usec)),
                               BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
                               STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
-                              UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid), UNSIGNED("backings", vm->n_backings),
-                              UNSIGNED("slots", slot_count(vm)), UNSIGNED("promisedBytes", vm->promised_bytes),
+                              UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                              UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
+                              UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing),
+                              UNSIGNED("backings", vm->n_backings), UNSIGNED("slots", slot_count(vm)),
+                              UNSIGNED("promisedBytes", vm->promised_bytes),
                               UNSIGNED("residentBytes", vm_resident(service, vm)));
 }
 
@@ -204,8 +208,9 @@ static int format_conflict(const Conflict *c, sd_json_variant **ret) {
 
         snprintf(device, sizeof(device), "%u:%u", major(c->dev), minor(c->dev));
         return sd_json_buildo(
-                ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name), UNSIGNED("slotId", c->id),
-                UNSIGNED("addressSpace", c->as_id), UNSIGNED("guestPhysAddr", c->gpa),
+                ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name),
+                SD_JSON_BUILD_PAIR_CONDITION(c->vm->heir != NULL, "outgoing", SD_JSON_BUILD_BOOLEAN(true)),
+                UNSIGNED("slotId", c->id), UNSIGNED("addressSpace", c->as_id), UNSIGNED("guestPhysAddr", c->gpa),
                 UNSIGNED("requestedGuestPhysAddr", c->requested_gpa), UNSIGNED("size", c->size),
                 STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
                 STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),
@@ -286,9 +291,10 @@ static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
         describe_memory(c, memory);
         r = asprintf(&text,
                      "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s that it would show at 0x%" PRIx64
-                     " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of VM %s%s.%s",
+                     " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of %sVM %s%s.%s",
                      spec->id, spec->gpa, slot_rule_sentence(v->rule), memory, c->requested_gpa, c->gpa, c->id,
-                     c->vm->name, v->n_conflicts > 1 ? ", and more" : "", kernel);
+                     c->vm->heir ? "the outgoing VMM of " : "", c->vm->name, v->n_conflicts > 1 ? ", and more" : "",
+                     kernel);
         return r < 0 ? NULL : text;
 }
 

@@ -34,6 +34,15 @@ bool call_may_see(const Call *call, const VM *vm) {
         return call->uid == 0 || call->uid == vm->owner;
 }
 
+VM *call_declaring_vm(const Call *call) {
+        VM *outgoing = call->vm->outgoing;
+        pid_t pid;
+
+        if (!outgoing || sd_varlink_get_peer_pid(call->link, &pid) < 0)
+                return call->vm;
+        return pid == service_vmm_pid(outgoing) ? outgoing : call->vm;
+}
+
 static int fail_wrong_fds(Failure *f, size_t received, size_t at_least, size_t at_most) {
         *f = (Failure) { .error = API_E_WrongFds, .value = received, .minimum = at_least, .maximum = at_most };
         return f->error;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* RegisterVM, AttachVM, UnregisterVM. */
+/* RegisterVM, AttachVM, HandOverVM, UnregisterVM. */
 
 #include <inttypes.h>
 #include <string.h>
@@ -166,27 +166,46 @@ static int vmm_pidfd(Call *call, uint64_t index, Failure *f, int *ret_pidfd) {
         return 0;
 }
 
+typedef struct AttachParameters {
+        const char *vm;
+        uint64_t pidfd;
+} AttachParameters;
+
+static const sd_json_dispatch_field attach_table[] = {
+        { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AttachParameters, vm),
+          SD_JSON_MANDATORY },
+        { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(AttachParameters, pidfd),
+          SD_JSON_NULLABLE },
+        {},
+};
+
 int op_attach_vm(Call *call) {
-        struct {
-                const char *vm;
-                uint64_t pidfd;
-        } p = { .pidfd = NO_FD };
-        const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
-                  SD_JSON_MANDATORY },
-                { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(typeof(p), pidfd),
-                  SD_JSON_NULLABLE },
-                {},
-        };
+        AttachParameters p = { .pidfd = NO_FD };
         Failure f = {};
         int pidfd = -EBADF, r;
 
-        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        r = sd_varlink_dispatch(call->link, call->parameters, attach_table, &p);
         if (r != 0)
                 return r;
         r = vmm_pidfd(call, p.pidfd, &f, &pidfd);
         if (r == 0)
                 r = service_attach(call->service, call->vm, pidfd, call->uid, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return reply_vm(call, call->vm, /* created= */ NULL);
+}
+
+int op_hand_over_vm(Call *call) {
+        AttachParameters p = { .pidfd = NO_FD };
+        Failure f = {};
+        int pidfd = -EBADF, r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, attach_table, &p);
+        if (r != 0)
+                return r;
+        r = call_peek_fd(call, p.pidfd, &f, &pidfd);
+        if (r == 0)
+                r = service_hand_over(call->service, call->vm, pidfd, call->uid, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         return reply_vm(call, call->vm, /* created= */ NULL);

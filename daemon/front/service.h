@@ -37,6 +37,10 @@ const AdviceFacts *service_advice_facts(Service *service);
 pid_t service_vmm_pid(const VM *vm);
 /* *ret_created is false if *ret is the VM of that name, whoever owns it and whatever it is like. */
 int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f);
+/* Whom the VMM has named as its successor, if that process lives, or 0. For people. */
+pid_t service_successor_pid(const VM *vm);
+/* Names the process behind pidfd (borrowed), which may take over then; negative: nobody. peer: the uid of the caller. */
+int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);
 /* Makes the process behind pidfd (borrowed) the VM's VMM; a success as well if it is already. peer: the uid of the
  * caller. */
 int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);

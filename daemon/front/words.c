@@ -86,6 +86,7 @@ static const struct {
         [RULE_ADDRESS_SPACE_TRANSIT] = { "address_space_transit", "one mapping is shown in two address spaces" },
         [RULE_SMRAM_WINDOW] = { "smram_window", "this is the SMRAM window of a q35 machine" },
         [RULE_DECLARED_SHARE] = { "declared_share", "the owner of the backing declared the share" },
+        [RULE_HAND_OVER] = { "hand_over", "the former VMM of the VM hands the memory over to the new one" },
         [RULE_TOO_MANY_ALIASES] = { "too_many_aliases", "more than 256 other slots would show the same memory" },
         [RULE_UNDECLARED_ALIAS] = { "undeclared_alias",
                                     "the same memory would appear at two guest frames, and nothing allows it" },
