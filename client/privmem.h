@@ -138,11 +138,23 @@ typedef enum privmem_alias_policy {
         PRIVMEM_ALIAS_POLICY_OBSERVE = 2, /* it is reported and set */
 } privmem_alias_policy;
 
+/* What KVM_CREATE_VM is asked for. Some of KVM's rules for slots depend on it. */
+typedef enum privmem_vm_type {
+        PRIVMEM_VM_TYPE_UNDECLARED = 0,   /* say nothing: privmemd refuses nothing that one of the others could have */
+        PRIVMEM_VM_TYPE_ORDINARY = 1,     /* KVM_X86_DEFAULT_VM */
+        PRIVMEM_VM_TYPE_SW_PROTECTED = 2, /* KVM_X86_SW_PROTECTED_VM */
+        PRIVMEM_VM_TYPE_SEV = 3,          /* KVM_X86_SEV_VM */
+        PRIVMEM_VM_TYPE_SEV_ES = 4,       /* KVM_X86_SEV_ES_VM */
+        PRIVMEM_VM_TYPE_SNP = 5,          /* KVM_X86_SNP_VM */
+        PRIVMEM_VM_TYPE_TDX = 6,          /* KVM_X86_TDX_VM */
+} privmem_vm_type;
+
 /* Set it to zeroes first: a zero is the default of each. */
 struct privmem_vm_options {
         const char *uuid; /* usual form; NULL for none */
         privmem_exit_policy exit_policy;
         privmem_alias_policy alias_policy;
+        privmem_vm_type type;
         bool set_owner;          /* false: the caller is the owner */
         bool retain_guest_memfd; /* with PRIVMEM_EXIT_POLICY_RETAIN: guest_memfds too, for reading; nobody can bind them */
         uint32_t owner_uid;      /* only root may name another uid */
@@ -305,6 +317,39 @@ int privmem_backing_release(privmem_vm *vm, const char *name, uint64_t *ret_free
  *
  * offset, size  multiples of the backing's page size, inside the backing; size is not 0. */
 int privmem_backing_punch(privmem_vm *vm, const char *name, uint64_t offset, uint64_t size, uint64_t *ret_freed);
+
+/* ---- who has the memory -------------------------------------------------------------------------------- */
+
+/* A process, and what it has of one backing of a VM. */
+struct privmem_holder {
+        char backing[PRIVMEM_NAME_MAX + 1];
+        char command[32];      /* its name, as ps(1) shows it */
+        int32_t pid;           /* for people: it may be another process's by now */
+        uint32_t uid;          /* the real one */
+        bool is_vmm;           /* it is the VM's VMM */
+        bool writable;         /* it can write into the file: by an fd that is open for writing, or a shared mapping */
+        bool copies_on_write;  /* a private mapping that it can write: what is written is not in the file */
+        uint64_t fds;          /* open file descriptors of the backing */
+        uint64_t shared_bytes; /* sum of the shared mappings */
+        uint64_t private_bytes; /* sum of the private mappings */
+        uint64_t reserved[4];
+};
+
+/* Gets one of them, valid during the call. Must not use the handle. Another value than 0 ends the list. */
+typedef int (*privmem_holder_func)(const struct privmem_holder *holder, void *userdata);
+
+/* Asks which processes have a backing of the VM open or mapped, privmemd itself left out, and calls callback for each, in
+ * order of backing and pid. privmemd looks at every process of the host; that takes milliseconds. If callback returns
+ * another value than 0, that value is returned, and unless it was in the last part of the answer the connection is
+ * closed.
+ *
+ * backing         only this one; NULL for all of the VM.
+ * ret_complete    false: somebody may have the memory who was not listed.
+ * ret_unreadable  processes that privmemd may not look at.
+ *
+ * -ENOENT: no such VM or backing. -EDQUOT: too many such calls of this user are being answered. */
+int privmem_vm_holders(privmem_vm *vm, const char *backing, privmem_holder_func callback, void *userdata,
+                       bool *ret_complete, uint64_t *ret_unreadable);
 
 /* ---- slots --------------------------------------------------------------------------------------------- */
 

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <getopt.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 
 #include "api/interface.h"
+#include "config.h"
 #include "core/cleanup.h"
 #include "manager.h"
 
@@ -20,16 +23,25 @@ static const char help[] = "privmemd [OPTIONS...]\n"
                            "                 passes; else on /run/privmemd/" PRIVMEMD_INTERFACE ",\n"
                            "                 or as an ordinary user on the same name below\n"
                            "                 $XDG_RUNTIME_DIR\n"
+                           "  --config=PATH  Read the settings there, at the start and on SIGHUP; else from\n"
+                           "                 " PRIVMEMD_CONF ", if it is there\n"
                            "  -h --help      Show this help\n"
                            "     --version   Show the version\n";
 
+typedef struct Options {
+        const char *socket;
+        const char *config; /* NULL: the usual place, where none need be */
+} Options;
+
 /* 1: go on; 0: done; negative: wrong usage. */
-static int parse_arguments(int argc, char *argv[], const char **ret_socket) {
+static int parse_arguments(int argc, char *argv[], Options *ret) {
         enum {
-                OPTION_SOCKET = 256,
+                OPTION_CONFIG = 256,
+                OPTION_SOCKET,
                 OPTION_VERSION,
         };
         static const struct option options[] = {
+                { "config", required_argument, NULL, OPTION_CONFIG },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, OPTION_VERSION },
@@ -39,8 +51,11 @@ static int parse_arguments(int argc, char *argv[], const char **ret_socket) {
 
         while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
                 switch (c) {
+                case OPTION_CONFIG:
+                        ret->config = optarg;
+                        break;
                 case OPTION_SOCKET:
-                        *ret_socket = optarg;
+                        ret->socket = optarg;
                         break;
                 case 'h':
                         fputs(help, stdout);
@@ -67,6 +82,60 @@ static void raise_fd_limit(void) {
                 (void) setrlimit(RLIMIT_NOFILE, &limit);
         }
 }
+
+/* ---- settings ---- */
+
+/* On failure *ret_message is what people have to know; NULL if there is no memory for it. */
+static int read_config(const Options *options, Config *ret, char **ret_message) {
+        const char *path = options->config ?: PRIVMEMD_CONF;
+        int r;
+
+        *ret_message = NULL;
+        r = config_read(path, ret, ret_message);
+        if (r == -ENOENT && !options->config) {
+                *ret = CONFIG_DEFAULT;
+                return 0;
+        }
+        if (r < 0 && asprintf(ret_message, "cannot read %s: %s", path, strerror(-r)) < 0)
+                *ret_message = NULL;
+        return r > 0 ? -EINVAL : r;
+}
+
+typedef struct Reload {
+        const Options *options;
+        Manager *manager;
+} Reload;
+
+static uint64_t monotonic_usec(void) {
+        struct timespec now = {};
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t) now.tv_sec * UINT64_C(1000000) + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* The protocol of Type=notify-reload has no word for failure, so the status line says it. */
+static int on_reload(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata) {
+        _cleanup_free_ char *message = NULL;
+        Reload *reload = userdata;
+        Config config;
+        int r;
+
+        (void) source;
+        (void) info;
+        (void) sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_usec());
+        r = read_config(reload->options, &config, &message);
+        if (r >= 0)
+                r = manager_configure(reload->manager, &config);
+        if (r >= 0) {
+                (void) sd_notify(false, "READY=1\nSTATUS=");
+                return 0;
+        }
+        fprintf(stderr, "privmemd: the settings stay as they were: %s\n", message ?: strerror(-r));
+        (void) sd_notifyf(false, "READY=1\nSTATUS=The settings stay as they were: %s", message ?: strerror(-r));
+        return 0;
+}
+
+/* ---- start ---- */
 
 /* SIGTERM and SIGINT end the loop; a client that hangs up, or a file beyond RLIMIT_FSIZE, is an error code. */
 static int set_signals(sd_event *event) {
@@ -130,25 +199,45 @@ static int listen_somewhere(Front *front, const char *path, char **ret_path) {
         return r;
 }
 
-static int run(const char *path) {
-        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
-        _cleanup_free_ char *made = NULL;
-        Manager *manager = NULL;
+/* The settings come last: whoever has more than they allow keeps it. */
+static int start(const Options *options, sd_event *event, Reload *ret) {
+        _cleanup_free_ char *message = NULL;
+        Config config;
         int r;
 
-        raise_fd_limit();
-        r = sd_event_default(&event);
+        r = read_config(options, &config, &message);
         if (r >= 0)
                 r = set_signals(event);
         if (r >= 0)
                 r = sd_event_set_watchdog(event, true);
         if (r >= 0)
-                r = manager_new(event, &manager);
+                r = manager_new(event, &ret->manager);
+        if (r >= 0)
+                r = manager_configure(ret->manager, &config);
+        if (r >= 0)
+                r = sd_event_add_signal(event, /* ret= */ NULL, SIGHUP | SD_EVENT_SIGNAL_PROCMASK, on_reload, ret);
+        if (r < 0) {
+                fprintf(stderr, "privmemd: cannot start: %s\n", message ?: strerror(-r));
+                (void) sd_notifyf(false, "STATUS=Cannot start: %s", message ?: strerror(-r));
+        }
+        return r;
+}
+
+static int run(const Options *options) {
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        _cleanup_free_ char *made = NULL;
+        Reload reload = { .options = options };
+        int r;
+
+        raise_fd_limit();
+        r = sd_event_default(&event);
         if (r < 0) {
                 fprintf(stderr, "privmemd: cannot start: %s\n", strerror(-r));
                 return r;
         }
-        r = listen_somewhere(manager_front(manager), path, &made);
+        r = start(options, event, &reload);
+        if (r >= 0)
+                r = listen_somewhere(manager_front(reload.manager), options->socket, &made);
         if (r >= 0) {
                 (void) sd_notify(false, "READY=1");
                 r = sd_event_loop(event);
@@ -158,16 +247,16 @@ static int run(const char *path) {
         }
         if (made)
                 unlink(made);
-        manager_free(manager);
+        manager_free(reload.manager);
         return r;
 }
 
 int main(int argc, char *argv[]) {
-        const char *path = NULL;
+        Options options = {};
         int r;
 
-        r = parse_arguments(argc, argv, &path);
+        r = parse_arguments(argc, argv, &options);
         if (r <= 0)
                 return r < 0 ? 2 : EXIT_SUCCESS;
-        return run(path) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        return run(&options) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -170,7 +170,7 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
                 return compare(*ret, spec, f);
         }
         if (r == CORE_E_LIMIT)
-                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
+                return fail_limit(f, "backingsPerVM", service->registry->limits.backings_per_vm);
         if (r < 0)
                 return r;
         r = check_nodes(spec, f);

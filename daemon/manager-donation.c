@@ -53,7 +53,7 @@ static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryI
         if (r == CORE_E_EXISTS)
                 return fail_name_conflict(f, (*ret)->name, "inode", "another file", "this file");
         if (r == CORE_E_LIMIT)
-                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
+                return fail_limit(f, "backingsPerVM", vm->registry->limits.backings_per_vm);
         if (r < 0)
                 return r;
         fd = fcntl(donated, F_DUPFD_CLOEXEC, 3);

@@ -50,3 +50,8 @@ const AdviceFacts *service_advice_facts(Service *service) {
         }
         return &service->advice;
 }
+
+Custody service_custody(Service *service) {
+        (void) service;
+        return CUSTODY_NONE;
+}

@@ -21,12 +21,15 @@
 #include "host/process.h"
 #include "manager.h"
 
+typedef struct HolderDesk HolderDesk;
+
 struct Service {
         sd_event *event;
         Registry *registry;
         Front *front;
         MemoryHost memory;
         KVMHost kvm;
+        HolderDesk *holders;
         uint64_t next_mm_id;
         AdviceFacts advice;
         uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
@@ -80,3 +83,9 @@ pid_t vmm_that_maps(const Backing *backing);
 int vmm_set_successor(VM *vm, Process *process);
 /* Whether that is the process, which lives. */
 bool vmm_is_successor(const VM *vm, const Process *process);
+
+/* ---- who has the memory: manager-holders.c ---- */
+
+int holder_desk_new(sd_event *event, HolderDesk **ret);
+/* Nobody is told any more. Accepts NULL, returns NULL. */
+HolderDesk *holder_desk_free(HolderDesk *desk);

@@ -2,15 +2,22 @@
 
 /* A VM from its registration to its end, and what becomes of its memory when its VMM exits. */
 
+#include <linux/capability.h>
+
 #include "core/hand-over.h"
+#include "host/capability.h"
 #include "manager-private.h"
+
+bool service_can_own(uid_t uid) {
+        return uid == geteuid() || capability_have(CAP_CHOWN);
+}
 
 int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f) {
         int r;
 
         r = vm_new(service->registry, spec, ret);
         if (r == CORE_E_LIMIT)
-                return fail_limit(f, "vmsPerUID", VMS_PER_UID_MAX);
+                return fail_limit(f, "vmsPerUID", service->registry->limits.vms_per_uid);
         if (r < 0)
                 return r;
         *ret_created = r != CORE_E_EXISTS;

@@ -46,6 +46,16 @@ pid_t service_vmm_pid(const VM *vm) {
         return vmm ? vmm->process.pid : 0;
 }
 
+static bool is_holder(const VM *vm, const Holder *holder) {
+        const VMM *vmm = vm ? vm->userdata : NULL;
+
+        return vmm && vmm->process.pid == holder->pid && vmm->process.start_time == holder->start_time;
+}
+
+bool service_is_vmm(const VM *vm, const Holder *holder) {
+        return is_holder(vm, holder) || is_holder(vm->outgoing, holder);
+}
+
 static bool maps_backing(const VM *vm, const Backing *backing) {
         const VMM *vmm = vm ? vm->userdata : NULL;
         bool maps = false;

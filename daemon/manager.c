@@ -11,6 +11,11 @@ Registry *service_registry(Service *service) {
         return service->registry;
 }
 
+int manager_configure(Manager *manager, const Config *config) {
+        manager->registry->limits = config->limits;
+        return front_configure(manager->front, &config->front);
+}
+
 int manager_new(sd_event *event, Manager **ret) {
         Manager *manager;
         int r;
@@ -26,6 +31,8 @@ int manager_new(sd_event *event, Manager **ret) {
                 r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
         if (r >= 0)
                 r = manager_expiry_open(manager);
+        if (r >= 0)
+                r = holder_desk_new(event, &manager->holders);
         if (r >= 0)
                 r = front_new(event, manager, &manager->front);
         if (r < 0) {
@@ -44,6 +51,7 @@ Manager *manager_free(Manager *manager) {
                 return NULL;
         /* Nobody is told any more. */
         manager->front = front_free(manager->front);
+        manager->holders = holder_desk_free(manager->holders);
         if (manager->registry)
                 TAILQ_FOREACH(vm, &manager->registry->vms, vms) {
                         TAILQ_FOREACH(backing, &vm->backings, backings)

@@ -6,6 +6,7 @@
 
 #include <systemd/sd-event.h>
 
+#include "config.h"
 #include "front/front.h"
 
 typedef struct Service Manager;
@@ -13,5 +14,8 @@ typedef struct Service Manager;
 int manager_new(sd_event *event, Manager **ret);
 /* Closes all sockets, then gives all memory back. Accepts NULL, returns NULL. */
 Manager *manager_free(Manager *manager);
+
+/* Puts the settings in force. A negative errno leaves some as they were. */
+int manager_configure(Manager *manager, const Config *config);
 
 Front *manager_front(Manager *manager);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The manual says everything: each option, verb, symbol and error has its place in its page, the page names no
+"""The manual says everything: each option, verb, symbol, error and setting has its place in its page, the page names no
 option or symbol that is not there, and the example program compiles.
 
 usage: man/check.py --privmemd=PROGRAM --privmemctl=PROGRAM --symbols=FILE --include=DIRECTORY --errors=FILE
-                    --interface-page=FILE -- COMPILER…
+                    --interface-page=FILE --settings=FILE -- COMPILER…
 """
 
 import argparse
@@ -113,9 +113,27 @@ def check_interface(errors, page):
     yield from compare("io.privmemd.Memory.7", "in ERRORS, the error", wanted, described, lambda name: False)
 
 
+def check_settings(settings):
+    """policy/privmemd.conf has them all; tests/unit/test-config.c sees to that."""
+    page = "privmemd.conf.5.rst"
+    section_name, wanted = None, set()
+    for line in read(settings).splitlines():
+        section_name = line.strip("[]") if line.startswith("[") else section_name
+        found = re.match(r"#(\w+)=(\S+)$", line)
+        if found:
+            wanted.add((section_name, *found.groups()))
+    described = set()
+    text = section(read(MAN / page), "SETTINGS")
+    for heading, body in re.findall(r"^(\w+)\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.M | re.S):
+        for key, paragraph in re.findall(r"^(\w+)=\n((?:   .*\n)+)", body, re.M):
+            default = re.search(r"The default is\s+\*?(\w+)", paragraph)
+            described.add((heading, key, default.group(1) if default else "not said"))
+    yield from compare(page, "in SETTINGS, the section, key and default", wanted, described, lambda name: False)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    for name in ["privmemd", "privmemctl", "symbols", "include", "errors", "interface-page"]:
+    for name in ["privmemd", "privmemctl", "symbols", "include", "errors", "interface-page", "settings"]:
         parser.add_argument("--" + name, required=True)
     parser.add_argument("compiler", nargs="+")
     a = parser.parse_args()
@@ -126,6 +144,7 @@ def main():
         *check_library(a.symbols),
         *check_example(a.include, a.compiler),
         *check_interface(a.errors, a.interface_page),
+        *check_settings(a.settings),
     ]
     for message in messages:
         print(message)

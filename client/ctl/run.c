@@ -19,6 +19,7 @@
 
 #include "arguments.h"
 #include "command.h"
+#include "lib/words.h"
 #include "verb.h"
 
 typedef struct Run {
@@ -101,28 +102,28 @@ static void undo(Run *run) {
 
 /* ---- the command line ---------------------------------------------------------------------------------- */
 
-static int read_policies(Run *run, const char *exit_policy, const char *alias_policy) {
-        if (!exit_policy)
-                run->options.exit_policy = PRIVMEM_EXIT_POLICY_DEFAULT;
-        else if (strcmp(exit_policy, "release") == 0)
-                run->options.exit_policy = PRIVMEM_EXIT_POLICY_RELEASE;
-        else if (strcmp(exit_policy, "retain") == 0)
-                run->options.exit_policy = PRIVMEM_EXIT_POLICY_RETAIN;
-        else {
-                complain("\"%s\" is no exit policy: release or retain.", exit_policy);
-                return EXIT_USAGE;
-        }
+/* -1 after a complaint; 0, which leaves it to privmemd, if nothing was given. */
+static int read_word(const char *text, const char *const *words, unsigned n, const char *wanted) {
+        int value = text ? value_in(words, n, text) : 0;
 
-        if (!alias_policy)
-                run->options.alias_policy = PRIVMEM_ALIAS_POLICY_DEFAULT;
-        else if (strcmp(alias_policy, "enforce") == 0)
-                run->options.alias_policy = PRIVMEM_ALIAS_POLICY_ENFORCE;
-        else if (strcmp(alias_policy, "observe") == 0)
-                run->options.alias_policy = PRIVMEM_ALIAS_POLICY_OBSERVE;
-        else {
-                complain("\"%s\" is no alias policy: enforce or observe.", alias_policy);
+        if (value < 0)
+                complain("\"%s\" is no %s.", text, wanted);
+        return value;
+}
+
+static int read_policies(Run *run, const char *exit_policy, const char *alias_policy, const char *type) {
+        int e = read_word(exit_policy, exit_policy_words, N_WORDS(exit_policy_words),
+                          "exit policy: release or retain");
+        int a = read_word(alias_policy, alias_policy_words, N_WORDS(alias_policy_words),
+                          "alias policy: enforce or observe");
+        int t = read_word(type, vm_type_words, N_WORDS(vm_type_words),
+                          "type of a VM: undeclared, ordinary, sw_protected, sev, sev_es, snp or tdx");
+
+        if (e < 0 || a < 0 || t < 0)
                 return EXIT_USAGE;
-        }
+        run->options.exit_policy = (privmem_exit_policy) e;
+        run->options.alias_policy = (privmem_alias_policy) a;
+        run->options.type = (privmem_vm_type) t;
         return EXIT_OK;
 }
 
@@ -229,7 +230,8 @@ static int become(Run *run) {
 }
 
 int verb_run(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *retain = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL,
+                   *retain = NULL;
         Run run = { .session = s };
         Values backings = {};
         const Option options[] = {
@@ -240,6 +242,7 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 { "retain", .value = &retain },
                 { "retain-guest-memfd", .flag = &run.options.retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
+                { "type", .value = &type },
                 { "take-over", .flag = &run.take_over },
                 {},
         };
@@ -266,7 +269,7 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
         if (owner)
                 r = arguments_user(owner, &run.options.owner_uid);
         if (r == EXIT_OK)
-                r = read_policies(&run, exit_policy, alias_policy);
+                r = read_policies(&run, exit_policy, alias_policy, type);
         if (r == EXIT_OK)
                 r = read_retention(&run, retain);
         if (r == EXIT_OK)

@@ -146,6 +146,7 @@ int session_call_with_fd(Session *s, const char *method, json_object *parameters
 typedef struct Collection {
         const char *field;
         json_object *array;
+        json_object *last; /* the part that came last */
 } Collection;
 
 static int collect(const char *reply, void *userdata) {
@@ -164,33 +165,33 @@ static int collect(const char *reply, void *userdata) {
                 if (json_object_array_add(c->array, json_object_get(json_object_array_get_idx(array, i))) < 0)
                         r = -ENOMEM;
 
-        json_object_put(part);
+        json_object_put(c->last);
+        c->last = part;
         return r;
 }
 
 int session_list(Session *s, const char *method, json_object *parameters, const char *field, json_object **ret_reply) {
         const char *text = parameters ? json_text(parameters, NULL) : NULL;
         Collection c = { .field = field, .array = json_object_new_array() };
-        json_object *reply = json_object_new_object();
         int r;
 
-        r = text && c.array && reply ? session_open(s) : out_of_memory();
+        r = text && c.array ? session_open(s) : out_of_memory();
         if (r == EXIT_OK && privmem_call_more(s->p, method, text, collect, &c) < 0)
                 r = session_fail(s);
         json_object_put(parameters);
 
-        if (r == EXIT_OK) {
-                if (json_add(reply, field, c.array)) {
-                        *ret_reply = reply;
-                        return EXIT_OK;
-                }
-                json_object_put(reply);
-                return out_of_memory();
+        if (r != EXIT_OK) {
+                json_object_put(c.array);
+                json_object_put(c.last);
+                return r;
         }
 
-        json_object_put(c.array);
-        json_object_put(reply);
-        return r;
+        if (!json_add(c.last, field, c.array)) {
+                json_object_put(c.last);
+                return out_of_memory();
+        }
+        *ret_reply = c.last;
+        return EXIT_OK;
 }
 
 int session_print(json_object *document) {

@@ -100,6 +100,7 @@ static int print_vm(json_object *vm) {
         add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
         add_retention(&t, vm);
         add_row(&t, "Alias policy", format_text_field(vm, "aliasPolicy"));
+        add_row(&t, "Type", format_text_field(vm, "type"));
         add_row(&t, "Slots", format_number_field(vm, "slots"));
         add_row(&t, "Promised", format_size_field(vm, "promisedBytes"));
         add_row(&t, "Resident", format_size_field(vm, "residentBytes"));
@@ -181,6 +182,33 @@ static int print_backings(json_object *backings) {
         return table_print(&t);
 }
 
+static int print_survival(json_object *backings) {
+        static const struct {
+                const char *key, *title;
+        } events[] = {
+                { "vmmCrash", "VMM crash" },
+                { "vmmUpgrade", "VMM upgrade" },
+                { "daemonRestart", "privmemd restart" },
+                { "hostKexec", "host kexec" },
+        };
+        Table t;
+
+        table_init(&t, "BACKING", "AFTER", "IS THERE", "WHY", NULL);
+        for (size_t i = 0; i < json_object_array_length(backings); i++) {
+                json_object *b = json_object_array_get_idx(backings, i), *survival = json_get_object(b, "survival");
+
+                for (size_t j = 0; j < sizeof(events) / sizeof(events[0]); j++) {
+                        json_object *one = json_get_object(survival, events[j].key);
+
+                        table_add(&t, format_text_field(b, "name"));
+                        table_add_text(&t, events[j].title);
+                        table_add_text(&t, json_get_bool(one, "survives") ? "yes" : "no");
+                        table_add(&t, format_text_field(one, "explanation"));
+                }
+        }
+        return table_print(&t);
+}
+
 static int show(Session *s, json_object *vm, json_object *backings) {
         json_object *document;
         int r;
@@ -190,7 +218,11 @@ static int show(Session *s, json_object *vm, json_object *backings) {
                 if (r != EXIT_OK || json_object_array_length(backings) == 0)
                         return r;
                 putchar('\n');
-                return print_backings(backings);
+                r = print_backings(backings);
+                if (r != EXIT_OK)
+                        return r;
+                putchar('\n');
+                return print_survival(backings);
         }
 
         document = json_object_new_object();
@@ -236,7 +268,8 @@ static int read_retention(const char *retain, const char **exit_policy, uint64_t
 }
 
 int verb_register(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *retain = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL,
+                   *retain = NULL;
         bool retain_guest_memfd = false;
         const Option options[] = {
                 { "uuid", .value = &uuid },
@@ -245,6 +278,7 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
                 { "retain", .value = &retain },
                 { "retain-guest-memfd", .flag = &retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
+                { "type", .value = &type },
                 {},
         };
         json_object *q, *reply = NULL;
@@ -267,7 +301,7 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
             !json_add_string(q, "exitPolicy", exit_policy) ||
             (retain_usec > 0 && !json_add_uint64(q, "retainUSec", retain_usec)) ||
             (retain_guest_memfd && !json_add(q, "retainGuestMemfd", json_object_new_boolean(true))) ||
-            !json_add_string(q, "aliasPolicy", alias_policy)) {
+            !json_add_string(q, "aliasPolicy", alias_policy) || !json_add_string(q, "type", type)) {
                 json_object_put(q);
                 q = NULL;
         }

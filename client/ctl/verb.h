@@ -17,7 +17,8 @@ typedef struct Verb {
         X(show, "VM", "show a VM and its backings") \
         X(register, \
           "VM [--uuid=UUID] [--owner=USER] [--exit-policy=release|retain]\n" \
-          "[--retain=TIME] [--retain-guest-memfd] [--alias-policy=enforce|observe]", \
+          "[--retain=TIME] [--retain-guest-memfd] [--alias-policy=enforce|observe]\n" \
+          "[--type=undeclared|ordinary|sw_protected|sev|sev_es|snp|tdx]", \
           "register a VM") \
         X(allocate, \
           "VM BACKING SIZE [--kind=memfd|hugetlb] [--page-size=SIZE]\n" \
@@ -25,6 +26,7 @@ typedef struct Verb {
           "allocate memory for a VM") \
         X(share, "VM BACKING PEER [--read-only]", "let another VM show a backing too") \
         X(reclaim, "VM BACKING PEER", "take a share back") \
+        X(holders, "VM [BACKING]", "show who has the memory of a VM open or mapped") \
         X(slots, "VM [--backing=BACKING] [--guest=ADDRESS[+SIZE]]", \
           "list the slots of a VM, or those that show a backing of it") \
         X(memory, "VM [--guest=ADDRESS[+SIZE]]", "show which memory of a guest is private, and what both sides take") \
@@ -39,7 +41,8 @@ typedef struct Verb {
         X(run, \
           "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \
           "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--retain=TIME]\n" \
-          "[--retain-guest-memfd] [--alias-policy=…] [--take-over] -- COMMAND…", \
+          "[--retain-guest-memfd] [--alias-policy=…] [--type=…] [--take-over]\n" \
+          "-- COMMAND…", \
           "become a VMM that runs on memory from privmemd")
 
 #define VERB_DECLARE(name, usage, summary) int verb_##name(Session *s, const Verb *verb, char **arguments);

@@ -76,6 +76,7 @@ static json_object *register_parameters(const char *name, const struct privmem_v
                        (options->retain_usec == 0 || json_add_uint64(q, "retainUSec", options->retain_usec)) &&
                        (!options->retain_guest_memfd ||
                         json_add(q, "retainGuestMemfd", json_object_new_boolean(true))) &&
+                       json_add_string(q, "type", word_of(vm_type_words, options->type)) &&
                        (!options->set_owner || json_add_uint64(q, "ownerUID", options->owner_uid));
         if (!made) {
                 json_object_put(q);

@@ -17,6 +17,16 @@ const char *const alias_policy_words[3] = {
         [PRIVMEM_ALIAS_POLICY_OBSERVE] = "observe",
 };
 
+const char *const vm_type_words[7] = {
+        [PRIVMEM_VM_TYPE_UNDECLARED] = "undeclared",
+        [PRIVMEM_VM_TYPE_ORDINARY] = "ordinary",
+        [PRIVMEM_VM_TYPE_SW_PROTECTED] = "sw_protected",
+        [PRIVMEM_VM_TYPE_SEV] = "sev",
+        [PRIVMEM_VM_TYPE_SEV_ES] = "sev_es",
+        [PRIVMEM_VM_TYPE_SNP] = "snp",
+        [PRIVMEM_VM_TYPE_TDX] = "tdx",
+};
+
 const char *const kind_words[4] = {
         [PRIVMEM_KIND_MEMFD] = "memfd",
         [PRIVMEM_KIND_HUGETLB] = "hugetlb",

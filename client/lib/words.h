@@ -7,6 +7,7 @@
 
 extern const char *const exit_policy_words[3];
 extern const char *const alias_policy_words[3];
+extern const char *const vm_type_words[7];
 extern const char *const kind_words[4];
 extern const char *const numa_policy_words[4];
 extern const char *const access_words[2];

@@ -20,7 +20,7 @@ int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret) {
                 return CORE_E_EXISTS;
         }
 
-        return vm->n_backings >= BACKINGS_PER_VM_MAX ? CORE_E_LIMIT : 0;
+        return vm->n_backings >= vm->registry->limits.backings_per_vm ? CORE_E_LIMIT : 0;
 }
 
 int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {

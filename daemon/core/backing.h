@@ -75,7 +75,7 @@ struct Backing {
 };
 
 /* 0: *ret is the new backing. CORE_E_EXISTS: *ret is the VM's backing of that name. CORE_E_KNOWN_FILE: *ret is the
- * backing, of any VM, that is the same file. CORE_E_LIMIT: the VM has BACKINGS_PER_VM_MAX; *ret is not set. */
+ * backing, of any VM, that is the same file. CORE_E_LIMIT: the VM has backings_per_vm of CoreLimits; *ret is not set. */
 int backing_new(VM *vm, const BackingSpec *spec, Backing **ret);
 /* The same answers without effect: 0, CORE_E_EXISTS (and *ret), CORE_E_LIMIT. dev and ino are not looked at. */
 int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret);

@@ -38,8 +38,7 @@ struct File {
         Backing *backing; /* NULL: privmemd does not hold it */
         size_t n_refs;
         IntervalTree showings; /* what all slots show of it, by byte of the file; see core/showing.c */
-        size_t n_at_zero;      /* slots that show it at guest address 0 */
-        bool was_at_zero;      /* there has been one */
+        bool was_at_zero;      /* a slot has shown it at guest address 0 */
         bool is_guest_memfd;   /* known even if it is no backing */
 };
 
@@ -74,7 +73,7 @@ static inline void promise_subtract(unsigned __int128 *sum, uint64_t *shown, uin
 
 /* ---- Registry ---- */
 
-/* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has VMS_PER_UID_MAX VMs. */
+/* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has vms_per_uid VMs. */
 int registry_add_vm(Registry *registry, VM *vm);
 void registry_remove_vm(Registry *registry, VM *vm);
 void registry_add_backing(Registry *registry, const Backing *backing);

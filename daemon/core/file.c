@@ -70,7 +70,7 @@ bool file_is_private(const File *file) {
 }
 
 bool file_is_custody(const File *file) {
-        return file->backing || file->was_at_zero || file->n_at_zero > 0;
+        return file->backing || file->was_at_zero;
 }
 
 void file_become_backing(File *file, Backing *backing) {

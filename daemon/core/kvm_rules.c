@@ -32,13 +32,9 @@ static bool refuse(Verdict *verdict, SlotRule rule, int kernel_errno) {
         return false;
 }
 
-static bool has_private_memory(const VM *vm) {
-        return vm->type == VM_TYPE_PRIVATE || vm->type == VM_TYPE_PROTECTED;
-}
-
 /* kvm_arch_nr_memslot_as_ids() */
 static uint32_t address_spaces(const VM *vm) {
-        return has_private_memory(vm) ? 1 : vm->registry->kvm.address_spaces;
+        return vm_type_has_private_memory(vm->type) ? 1 : vm->registry->kvm.address_spaces;
 }
 
 static bool may_bind(const VM *vm) {
@@ -46,7 +42,7 @@ static bool may_bind(const VM *vm) {
         case KVM_GUEST_MEMFD_NONE:
                 return false;
         case KVM_GUEST_MEMFD_PRIVATE_VM:
-                return vm->type != VM_TYPE_ORDINARY;
+                return vm->type == VM_TYPE_UNDECLARED || vm_type_has_private_memory(vm->type);
         case KVM_GUEST_MEMFD_ANY_VM:
                 break;
         }
@@ -58,7 +54,7 @@ static bool flags_are_legal(const VM *vm, uint32_t flags) {
 
         if (flags & SLOT_GUEST_MEMFD)
                 return flags == SLOT_GUEST_MEMFD && may_bind(vm);
-        if (vm->registry->kvm.readonly && vm->type != VM_TYPE_PROTECTED)
+        if (vm->registry->kvm.readonly && !vm_type_has_protected_state(vm->type))
                 legal |= SLOT_READONLY;
 
         return (flags & ~legal) == 0;

@@ -39,6 +39,7 @@ int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret) {
         TAILQ_INIT(&registry->vms);
         registry->page_size = page_size;
         registry->kvm = *kvm;
+        registry->limits = (CoreLimits) { VMS_PER_UID_MAX, BACKINGS_PER_VM_MAX };
         *ret = registry;
         return 0;
 }
@@ -121,7 +122,7 @@ static int charge_owner(Registry *registry, uid_t uid) {
 
         found = tfind(&key, &registry->owners_by_uid, compare_owner);
         if (found) {
-                if ((*found)->n_vms >= VMS_PER_UID_MAX)
+                if ((*found)->n_vms >= registry->limits.vms_per_uid)
                         return CORE_E_LIMIT;
                 (*found)->n_vms++;
                 return 0;

@@ -31,9 +31,15 @@ typedef struct VM VM;
 #define VMS_PER_UID_MAX     1024U
 #define BACKINGS_PER_VM_MAX 256U
 
+/* How much somebody may have; never more than the maxima above, which a new registry allows. */
+typedef struct CoreLimits {
+        uint32_t vms_per_uid;
+        uint32_t backings_per_vm;
+} CoreLimits;
+
 enum {
         CORE_E_EXISTS = 1, /* the name is taken; the object that has it is returned */
-        CORE_E_LIMIT,      /* VMS_PER_UID_MAX or BACKINGS_PER_VM_MAX is reached */
+        CORE_E_LIMIT,      /* one of CoreLimits is reached */
         CORE_E_KNOWN_FILE, /* the file is already a backing; it is returned */
         CORE_E_IN_USE,     /* a slot still shows the backing */
 };
@@ -41,7 +47,8 @@ enum {
 typedef TAILQ_HEAD(VMList, VM) VMList;
 
 struct Registry {
-        VMList vms; /* in order of registration; for walking use registry_next_vm() */
+        VMList vms;        /* in order of registration; for walking use registry_next_vm() */
+        CoreLimits limits; /* may be changed at any time; whoever has more already keeps it */
         size_t n_vms;
         size_t n_backings;
         size_t n_slots;

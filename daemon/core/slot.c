@@ -46,13 +46,10 @@ static Place slot_place(const Slot *slot, size_t i) {
 
 /* A slot may show a file more than once; it is one slot all the same. */
 static void count_showing(const SlotShowing *showing, size_t change) {
-        const SlotSpec *spec = &showing->slot->spec;
-        File *file = showing->file;
+        Backing *backing = showing->file->backing;
 
-        if (file->backing && showing_counts(showing))
-                file->backing->n_slots += change;
-        if (!showing->private_side && showing->at == 0 && spec->gpa == 0)
-                file->n_at_zero += change;
+        if (backing && showing_counts(showing))
+                backing->n_slots += change;
 }
 
 static void count_slot(const Slot *slot, size_t change) {
@@ -324,9 +321,10 @@ static int judge_spec(VM *vm, SlotSpec *spec, Verdict *verdict) {
 
 /* A slot that took the place of another one. Both are NULL if nothing changed. */
 typedef struct Change {
-        Slot *old;   /* in no index, but not freed yet; NULL if there was none */
-        Slot *new;   /* NULL if the slot was deleted */
-        bool untidy; /* the indexes keep memory for the one that is in them no more */
+        Slot *old;     /* in no index, but not freed yet; NULL if there was none */
+        Slot *new;     /* NULL if the slot was deleted */
+        bool untidy;   /* the indexes keep memory for the one that is in them no more */
+        File *at_zero; /* what the new one was the first to show at guest address 0; NULL if nothing */
 } Change;
 
 static bool is_change(const Change *change) {
@@ -337,6 +335,8 @@ static bool is_change(const Change *change) {
 static void change_undo(Change *change) {
         Slot *undone = change->new;
 
+        if (change->at_zero)
+                change->at_zero->was_at_zero = false;
         change->untidy = undone && slot_unlink(undone);
         if (change->old)
                 slot_link_again(change->old);
@@ -348,18 +348,6 @@ static void change_done(Change *change) {
         if (change->untidy)
                 slot_tidy(change->old);
         slot_discard(change->old);
-}
-
-/* A dry run must leave no trace, so what is remembered for good is remembered here. */
-static void change_keep(Change *change) {
-        size_t n = change->new ? slot_count_showings(change->new) : 0;
-
-        for (size_t i = 0; i < n; i++) {
-                File *file = slot_showing(change->new, i).file;
-
-                file->was_at_zero |= file->n_at_zero > 0;
-        }
-        change_done(change);
 }
 
 /* What KVM ignores is not remembered either. */
@@ -393,6 +381,20 @@ static bool slot_equal(const Slot *a, const Slot *b) {
         return true;
 }
 
+/* What follows in a batch is judged as if the slot had been set for good. */
+static File *bring_to_zero(const Slot *slot) {
+        SlotShowing first;
+
+        if (slot->spec.gpa != 0 || slot_count_shared(slot) == 0)
+                return NULL;
+        first = slot_showing(slot, 0);
+        if (first.at != 0 || first.file->was_at_zero)
+                return NULL;
+
+        first.file->was_at_zero = true;
+        return first.file;
+}
+
 /* Takes the new slot, but for -ENOMEM: then nothing changed. */
 static int replace(Slot *self, Slot *new, Change *ret) {
         Change change = { .old = self, .new = new };
@@ -414,6 +416,8 @@ static int replace(Slot *self, Slot *new, Change *ret) {
                 return r;
         }
 
+        if (new)
+                change.at_zero = bring_to_zero(new);
         *ret = change;
         return 0;
 }
@@ -453,7 +457,7 @@ int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed) 
                 return r;
 
         *ret_changed = is_change(&change);
-        change_keep(&change);
+        change_done(&change);
         return 0;
 }
 
@@ -481,10 +485,7 @@ int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdi
         for (i = done; !keep && i > 0; i--)
                 change_undo(&changes[i - 1]);
         for (i = 0; i < done; i++)
-                if (keep)
-                        change_keep(&changes[i]);
-                else
-                        change_done(&changes[i]);
+                change_done(&changes[i]);
 
         free(changes);
         if (r == 0)

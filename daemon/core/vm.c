@@ -15,6 +15,29 @@ static int compare_backing(const void *a, const void *b) {
         return strcmp(x->name, y->name);
 }
 
+/* svm_vm_init() and tdx_vm_init(); kvm_arch_init_vm() for KVM_X86_SW_PROTECTED_VM */
+static const struct {
+        bool private_memory, protected_state;
+} types[] = {
+        [VM_TYPE_UNDECLARED] = {},
+        [VM_TYPE_ORDINARY] = {},
+        [VM_TYPE_SW_PROTECTED] = { .private_memory = true },
+        [VM_TYPE_SEV] = {},
+        [VM_TYPE_SEV_ES] = { .protected_state = true },
+        [VM_TYPE_SNP] = { .private_memory = true, .protected_state = true },
+        [VM_TYPE_TDX] = { .private_memory = true, .protected_state = true },
+};
+
+_Static_assert(sizeof(types) / sizeof(types[0]) == _VM_TYPE_MAX, "a VMType has no row");
+
+bool vm_type_has_private_memory(VMType type) {
+        return types[type].private_memory;
+}
+
+bool vm_type_has_protected_state(VMType type) {
+        return types[type].protected_state;
+}
+
 int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
         VM *vm;
         int r;
@@ -125,6 +148,8 @@ const char *vm_differs(const VM *vm, const VMSpec *spec) {
                 return "retainGuestMemfd";
         if (vm->alias_policy != spec->alias_policy)
                 return "aliasPolicy";
+        if (spec->type != VM_TYPE_UNDECLARED && vm->type != spec->type)
+                return "type";
         return NULL;
 }
 

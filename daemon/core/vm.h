@@ -18,14 +18,22 @@ typedef enum AliasPolicy {
         _ALIAS_POLICY_MAX,
 } AliasPolicy;
 
-/* What KVM_CREATE_VM was asked for, as far as it changes the rules of memslots. */
+/* What KVM_CREATE_VM is asked for, since some rules depend on it. */
 typedef enum VMType {
-        VM_TYPE_UNDECLARED, /* not known: nothing is refused that one of the others could have */
-        VM_TYPE_ORDINARY,
-        VM_TYPE_PRIVATE,   /* with private memory: KVM_X86_SW_PROTECTED_VM */
-        VM_TYPE_PROTECTED, /* and its state hidden from the host: SEV-SNP, TDX */
+        VM_TYPE_UNDECLARED,   /* not known: nothing is refused that one of the others could have */
+        VM_TYPE_ORDINARY,     /* KVM_X86_DEFAULT_VM */
+        VM_TYPE_SW_PROTECTED, /* KVM_X86_SW_PROTECTED_VM */
+        VM_TYPE_SEV,          /* KVM_X86_SEV_VM */
+        VM_TYPE_SEV_ES,       /* KVM_X86_SEV_ES_VM */
+        VM_TYPE_SNP,          /* KVM_X86_SNP_VM */
+        VM_TYPE_TDX,          /* KVM_X86_TDX_VM */
         _VM_TYPE_MAX,
 } VMType;
+
+/* Guest addresses can be private: has_private_mem of struct kvm_arch. False if the type is not known. */
+bool vm_type_has_private_memory(VMType type);
+/* The host cannot see the registers: has_protected_state of struct kvm_arch. False if the type is not known. */
+bool vm_type_has_protected_state(VMType type);
 
 /* Only vm_attach() and vm_detach() write the state; a hand-over leaves it VM_ATTACHED. */
 typedef enum VMState {
@@ -91,14 +99,15 @@ static inline VM *vm_whole(const VM *vm) {
 }
 
 /* 0: *ret is the new VM. CORE_E_EXISTS: *ret is the VM of that name. CORE_E_LIMIT: the owner has
- * VMS_PER_UID_MAX VMs; *ret is not set. */
+ * vms_per_uid VMs; *ret is not set. */
 int vm_new(Registry *registry, const VMSpec *spec, VM **ret);
 /* Frees its slots, and those of other VMs' slots that show one of its backings, and its backings. Accepts NULL,
  * returns NULL. */
 VM *vm_free(VM *vm);
 
 /* The field in which the VM differs from the spec, as the wire spells it (uuid, ownerUID, exitPolicy, retainUSec,
- * retainGuestMemfd, aliasPolicy), or NULL. A spec without a UUID does not differ by it. */
+ * retainGuestMemfd, aliasPolicy, type), or NULL. A spec without a UUID does not differ by it, nor does one of undeclared
+ * type. */
 const char *vm_differs(const VM *vm, const VMSpec *spec);
 
 /* A VMM process has become the VM's. mm_id names its address space: equal for two VMs that one process runs, never

@@ -21,6 +21,7 @@ struct Front {
         Registry *registry;
         sd_event *event;
         sd_varlink_server *server;
+        FrontSettings settings;
         Listener *listeners[LISTENERS_MAX];
         size_t n_listeners;
         EventLog *log;
@@ -60,7 +61,7 @@ bool uid_may_see_a_backing(uid_t uid, const VM *vm);
  * fd, or one that no index names. */
 int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd);
 
-/* Each sends one message of a list: *ret is an object to reply with, *ret_last whether the list ends with it; no
+/* Each makes one message of a list: *ret is an object to reply with, *ret_last whether the list ends with it; no
  * object means that there is nothing to send now. */
 typedef int (*StreamFill)(Stream *stream, sd_json_variant **ret, bool *ret_last);
 
@@ -73,6 +74,10 @@ struct Stream {
         sd_varlink *link; /* referenced once the handler has returned */
         uid_t uid;
         StreamFill fill;
+        bool more;      /* the client takes several messages */
+        bool suspended; /* there is nothing to send before stream_resume() */
+        void *work;     /* fill's own, for cleanup to free; NULL: none */
+        void (*cleanup)(void *work);
         bool subscriber;
         bool is_costly;             /* one message of it is enough for one turn of the event loop */
         Cursor only_vm;             /* "": all */
@@ -97,8 +102,14 @@ bool stream_may_see(const Stream *stream, const VM *vm);
 /* Answers the call with the first message of the stream, and goes on with the others as the client takes them.
  * Without more, an answer of several messages is the error ExpectedMore. */
 int stream_start(const Call *call, const Stream *stream);
-/* How many subscriptions uid has. */
-size_t stream_count_subscribers(Front *front, uid_t uid);
+/* The same of an answer that is not known yet, nor whether there is one: the stream waits, suspended, until it is
+ * resumed or has failed, and is freed earlier if the client hangs up. On success it owns stream->work. */
+int stream_start_later(const Call *call, const Stream *stream, Stream **ret);
+void stream_resume(Stream *stream);
+/* Ends it with an error: r and f as failure_reply() has them. */
+void stream_fail(Stream *stream, int r, const Failure *f);
+/* How many streams of that kind uid has. */
+size_t stream_count(Front *front, uid_t uid, StreamFill fill);
 void stream_wake(Front *front);
 void stream_forget_link(Front *front, sd_varlink *link);
 int stream_pump(sd_event_source *source, void *userdata);

@@ -75,7 +75,7 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
                                           boot_to_real_time(vm->retained_until_usec)),
                               BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
                               STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
-                              UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                              STRING("type", vm_type_word(vm->type)), UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
                               UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
                               UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing),
                               UNSIGNED("backings", vm->n_backings), UNSIGNED("slots", slot_count(vm)),
@@ -141,8 +141,40 @@ static int format_shares(const Backing *backing, uid_t uid, sd_json_variant **re
         return 0;
 }
 
+/* There are few different answers, and each backing has four of them. */
+static int format_survival(SurvivalReason reason, sd_json_variant **ret) {
+        static sd_json_variant *made[_SURVIVAL_REASON_MAX];
+        int r;
+
+        if (!made[reason]) {
+                r = sd_json_buildo(&made[reason], BOOLEAN("survives", survival_is_good(reason)),
+                                   STRING("reason", survival_reason_word(reason)),
+                                   STRING("explanation", survival_reason_sentence(reason)));
+                if (r < 0)
+                        return r;
+        }
+        *ret = made[reason]; /* borrowed */
+        return 0;
+}
+
+static int format_survivals(Service *service, const Backing *backing, sd_json_variant **ret) {
+        sd_json_variant *each[_SURVIVAL_EVENT_MAX];
+        Custody custody = service_custody(service);
+        int r;
+
+        for (SurvivalEvent event = 0; event < _SURVIVAL_EVENT_MAX; event++) {
+                r = format_survival(survival_of(backing, event, custody), &each[event]);
+                if (r < 0)
+                        return r;
+        }
+        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("vmmCrash", each[SURVIVAL_VMM_CRASH]),
+                              SD_JSON_BUILD_PAIR_VARIANT("vmmUpgrade", each[SURVIVAL_VMM_UPGRADE]),
+                              SD_JSON_BUILD_PAIR_VARIANT("daemonRestart", each[SURVIVAL_DAEMON_RESTART]),
+                              SD_JSON_BUILD_PAIR_VARIANT("hostKexec", each[SURVIVAL_HOST_KEXEC]));
+}
+
 int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_variant **ret) {
-        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL, *shares = NULL;
+        _cleanup_json_ sd_json_variant *seals = NULL, *nodes = NULL, *shares = NULL, *survival = NULL;
         int r;
 
         r = format_seals(service_seals(backing), &seals);
@@ -150,6 +182,8 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                 r = format_bits(backing->numa_nodes, &nodes);
         if (r >= 0)
                 r = format_shares(backing, uid, &shares);
+        if (r >= 0)
+                r = format_survivals(service, backing, &survival);
         if (r < 0)
                 return r;
         return sd_json_buildo(
@@ -166,7 +200,7 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                 UNSIGNED("residentBytes", service_resident(service, backing)), UNSIGNED("slots", backing->n_slots),
                 SD_JSON_BUILD_PAIR_CONDITION(backing->kind == BACKING_GUEST_MEMFD, "bindable",
                                              SD_JSON_BUILD_BOOLEAN(!backing_is_orphan(backing))),
-                VARIANT_IF(shares != NULL, "shares", shares));
+                VARIANT_IF(shares != NULL, "shares", shares), SD_JSON_BUILD_PAIR_VARIANT("survival", survival));
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
@@ -431,7 +465,7 @@ static uint64_t host_resident(Service *service) {
         return sum;
 }
 
-int format_host(Service *service, sd_json_variant **ret) {
+int format_host(const Front *front, Service *service, sd_json_variant **ret) {
         _cleanup_json_ sd_json_variant *pools = NULL, *sizes = NULL, *features = NULL, *limits = NULL;
         const Registry *registry = service_registry(service);
         HostReport report = {};
@@ -454,13 +488,16 @@ int format_host(Service *service, sd_json_variant **ret) {
         if (r < 0)
                 return r;
         r = sd_json_buildo(
-                &limits, UNSIGNED("vmsPerUID", VMS_PER_UID_MAX), UNSIGNED("backingsPerVM", BACKINGS_PER_VM_MAX),
+                &limits, UNSIGNED("vmsPerUID", registry->limits.vms_per_uid),
+                UNSIGNED("backingsPerVM", registry->limits.backings_per_vm),
                 UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
                 UNSIGNED("addressSpaces", registry->kvm.address_spaces),
                 UNSIGNED("sharesPerBacking", SHARES_PER_BACKING_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),
                 UNSIGNED("privateRangesPerVM", PRIVATE_RANGES_MAX), UNSIGNED("slotsPerCall", SLOTS_PER_CALL_MAX),
-                UNSIGNED("connectionsPerUID", CONNECTIONS_PER_UID_MAX),
-                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX));
+                UNSIGNED("connections", front_settings(front)->connections),
+                UNSIGNED("connectionsPerUID", front_settings(front)->connections_per_uid),
+                UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX),
+                UNSIGNED("holderListsPerUID", HOLDER_LISTS_PER_UID_MAX));
         if (r < 0)
                 return r;
         return sd_json_buildo(ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),

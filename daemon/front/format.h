@@ -9,6 +9,7 @@
 #include "core/advice.h"
 #include "core/slot.h"
 #include "core/vm.h"
+#include "front/front.h"
 #include "front/service.h"
 
 /* A slot with names in place of backings. */
@@ -30,4 +31,4 @@ int format_slot(const SlotView *view, sd_json_variant **ret);
 /* spec: the slot that was asked for. At most max_conflicts of the conflicts are listed. facts: NULL for no advice. */
 int format_verdict(const SlotSpec *spec, const Verdict *verdict, size_t max_conflicts, const AdviceFacts *facts,
                    sd_json_variant **ret);
-int format_host(Service *service, sd_json_variant **ret);
+int format_host(const Front *front, Service *service, sd_json_variant **ret);

@@ -177,6 +177,21 @@ static void on_disconnect(sd_varlink_server *server, sd_varlink *link, void *use
         stream_forget_link(userdata, link);
 }
 
+int front_configure(Front *front, const FrontSettings *settings) {
+        int r;
+
+        r = sd_varlink_server_set_connections_max(front->server, settings->connections);
+        if (r >= 0)
+                r = sd_varlink_server_set_connections_per_uid_max(front->server, settings->connections_per_uid);
+        if (r >= 0)
+                front->settings = *settings;
+        return r;
+}
+
+const FrontSettings *front_settings(const Front *front) {
+        return &front->settings;
+}
+
 static int configure_server(Front *front) {
         int r;
 
@@ -193,10 +208,7 @@ static int configure_server(Front *front) {
         r = sd_varlink_server_bind_disconnect(front->server, on_disconnect);
         if (r < 0)
                 return r;
-        r = sd_varlink_server_set_connections_max(front->server, CONNECTIONS_MAX);
-        if (r < 0)
-                return r;
-        r = sd_varlink_server_set_connections_per_uid_max(front->server, CONNECTIONS_PER_UID_MAX);
+        r = front_configure(front, &FRONT_SETTINGS_DEFAULT);
         if (r < 0)
                 return r;
         return sd_varlink_server_attach_event(front->server, front->event, SD_EVENT_PRIORITY_NORMAL);

@@ -10,14 +10,33 @@
 #include "front/service.h"
 
 /* One user may run all VMMs of a host, so the limit of one uid is generous. */
-#define CONNECTIONS_MAX         4096U
-#define CONNECTIONS_PER_UID_MAX 1024U
-#define SUBSCRIBERS_PER_UID_MAX 64U
-#define SLOTS_PER_CALL_MAX      4096U
+#define CONNECTIONS_MAX          4096U
+#define CONNECTIONS_PER_UID_MAX  1024U
+#define SUBSCRIBERS_PER_UID_MAX  64U
+#define HOLDER_LISTS_PER_UID_MAX 8U
+#define SLOTS_PER_CALL_MAX       4096U
+
+/* What the administrator may change while we run. */
+typedef struct FrontSettings {
+        uint32_t connections;         /* at most CONNECTIONS_MAX */
+        uint32_t connections_per_uid; /* at most CONNECTIONS_PER_UID_MAX */
+        ExitPolicy exit_policy;       /* of VMs whose client does not say */
+        AliasPolicy alias_policy;
+} FrontSettings;
+
+#define FRONT_SETTINGS_DEFAULT \
+        (FrontSettings) { \
+                .connections = CONNECTIONS_MAX, .connections_per_uid = CONNECTIONS_PER_UID_MAX, \
+                .exit_policy = EXIT_POLICY_RELEASE, .alias_policy = ALIAS_POLICY_ENFORCE, \
+        }
 
 typedef struct Front Front;
 
+/* With the settings that FRONT_SETTINGS_DEFAULT has. */
 int front_new(sd_event *event, Service *service, Front **ret);
+/* Connections above a new limit stay. */
+int front_configure(Front *front, const FrontSettings *settings);
+const FrontSettings *front_settings(const Front *front);
 /* Listens on the sockets named "varlink" that the service manager passed. Returns their number, 0 if there is none. */
 int front_listen_passed(Front *front);
 /* Creates the socket; everybody who can reach it may connect, and is judged by uid. */

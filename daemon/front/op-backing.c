@@ -169,7 +169,7 @@ static int admit(Call *call, const AdoptParameters *p, Failure *f) {
         if (r == CORE_E_EXISTS)
                 return fail_name_conflict(f, backing->name, "inode", "one file", "a new one");
         if (r == CORE_E_LIMIT)
-                return fail_limit(f, "backingsPerVM", BACKINGS_PER_VM_MAX);
+                return fail_limit(f, "backingsPerVM", call->registry->limits.backings_per_vm);
         return r;
 }
 

@@ -22,7 +22,7 @@ int op_get_host(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, nothing, NULL);
         if (r != 0)
                 return r;
-        r = format_host(call->service, &reply);
+        r = format_host(call->front, call->service, &reply);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         return sd_varlink_reply(call->link, reply);
@@ -368,7 +368,7 @@ int op_subscribe(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &since);
         if (r != 0)
                 return r;
-        if (stream_count_subscribers(call->front, call->uid) >= SUBSCRIBERS_PER_UID_MAX)
+        if (stream_count(call->front, call->uid, fill_events) >= SUBSCRIBERS_PER_UID_MAX)
                 return failure_reply(call->link, fail_limit(&f, "subscribersPerUID", SUBSCRIBERS_PER_UID_MAX), &f);
         stream.sequence = since;
         return stream_start(call, &stream);

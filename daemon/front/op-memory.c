@@ -62,6 +62,9 @@ static int set_attributes(Call *call, const AttributesParameters *p, sd_json_var
         uint64_t page_size = call->registry->page_size;
         int r;
 
+        if (p->private > 0 && call->vm->type != VM_TYPE_UNDECLARED && !vm_type_has_private_memory(call->vm->type))
+                return fail_not_supported(
+                        f, "a VM of this type has no private memory; those of type sw_protected, snp and tdx have");
         if (range_valid(p->gpa, p->size)) {
                 r = format_private(call->vm, p->gpa, p->size, ret_before);
                 if (r < 0)

@@ -14,25 +14,48 @@
 #define _cleanup_json_ _cleanup_(sd_json_variant_unrefp)
 
 typedef struct RegisterParameters {
-        const char *name, *uuid, *exit_policy, *alias_policy;
+        const char *name, *uuid, *exit_policy, *alias_policy, *type;
         uint32_t owner;
-        uint64_t retain_usec;
-        bool retain_guest_memfd;
+        uint64_t retain_usec;   /* UNSAID: not given */
+        int retain_guest_memfd; /* negative: not given */
 } RegisterParameters;
 
-static int check_retention(const VMSpec *spec, Failure *f) {
-        if (spec->retain_usec > RETAIN_USEC_MAX)
-                return fail_invalid_value(f, "retainUSec", spec->retain_usec, 0, RETAIN_USEC_MAX, 0);
-        if (spec->exit_policy == EXIT_POLICY_RETAIN)
+#define UNSAID UINT64_MAX
+
+/* What was said, and not what it falls back to. */
+static int check_retention(const RegisterParameters *p, ExitPolicy exit_policy, Failure *f) {
+        if (p->retain_usec != UNSAID && p->retain_usec > RETAIN_USEC_MAX)
+                return fail_invalid_value(f, "retainUSec", p->retain_usec, 0, RETAIN_USEC_MAX, 0);
+        if (exit_policy == EXIT_POLICY_RETAIN)
                 return 0;
-        if (spec->retain_usec > 0)
+        if (p->retain_usec != UNSAID && p->retain_usec > 0)
                 return fail_not_supported(f, "retainUSec needs the exit policy retain");
-        return spec->retain_guest_memfd ? fail_not_supported(f, "retainGuestMemfd needs the exit policy retain") : 0;
+        return p->retain_guest_memfd > 0 ? fail_not_supported(f, "retainGuestMemfd needs the exit policy retain") : 0;
+}
+
+typedef struct Policies {
+        ExitPolicy exit_policy;
+        uint64_t retain_usec;
+        bool retain_guest_memfd;
+        AliasPolicy alias_policy;
+} Policies;
+
+/* What a client means that does not say. One that registers its VM again means the VM that is there, even if the
+ * settings have changed in between. */
+static Policies unsaid_policies(const Call *call, const char *name) {
+        const FrontSettings *settings = front_settings(call->front);
+        const VM *known = registry_find_vm(call->registry, name);
+
+        if (known)
+                return (Policies) { known->exit_policy, known->retain_usec, known->retain_guest_memfd,
+                                    known->alias_policy };
+        return (Policies) { .exit_policy = settings->exit_policy, .alias_policy = settings->alias_policy };
 }
 
 /* The IDL has checked the words already; the names and the owner are ours to check. */
 static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, Failure *f) {
         sd_id128_t uuid = SD_ID128_NULL;
+        Policies fallback;
 
         if (!name_is_valid(p->name))
                 return fail_invalid_name(f, "name");
@@ -40,20 +63,23 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 return fail_invalid_name(f, "uuid");
         if (p->owner != call->uid && call->uid != 0)
                 return fail_not_permitted(f, "a VM of another uid", call->uid);
-        if (geteuid() != 0 && p->owner != geteuid())
+        if (!service_can_own(p->owner))
                 return fail_not_supported(
-                        f, "this privmemd runs as an ordinary user, and files of another uid need root");
+                        f, "this privmemd runs as an ordinary user, and files of another uid need root or CAP_CHOWN");
+        fallback = unsaid_policies(call, p->name);
         *ret = (VMSpec) {
                 .name = p->name,
                 .has_uuid = p->uuid != NULL,
                 .owner = p->owner,
-                .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, EXIT_POLICY_RELEASE),
-                .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, ALIAS_POLICY_ENFORCE),
-                .retain_usec = p->retain_usec,
-                .retain_guest_memfd = p->retain_guest_memfd,
+                .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, (int) fallback.exit_policy),
+                .retain_usec = p->retain_usec == UNSAID ? fallback.retain_usec : p->retain_usec,
+                .retain_guest_memfd = p->retain_guest_memfd < 0 ? fallback.retain_guest_memfd :
+                                                                  p->retain_guest_memfd > 0,
+                .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, (int) fallback.alias_policy),
+                .type = (VMType) vm_type_of(p->type, VM_TYPE_UNDECLARED),
         };
         memcpy(ret->uuid, uuid.bytes, sizeof(ret->uuid));
-        return check_retention(ret, f);
+        return check_retention(p, ret->exit_policy, f);
 }
 
 /* present and requested value of the field that vm_differs() named */
@@ -76,6 +102,8 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
         else if (strcmp(field, "aliasPolicy") == 0)
                 return fail_name_conflict(f, vm->name, field, alias_policy_word(vm->alias_policy),
                                           alias_policy_word(spec->alias_policy));
+        else if (strcmp(field, "type") == 0)
+                return fail_name_conflict(f, vm->name, field, vm_type_word(vm->type), vm_type_word(spec->type));
         else {
                 memcpy(a.bytes, vm->uuid, sizeof(vm->uuid));
                 memcpy(b.bytes, spec->uuid, sizeof(spec->uuid));
@@ -114,7 +142,7 @@ static int reply_vm(Call *call, VM *vm, const bool *created) {
 }
 
 int op_register_vm(Call *call) {
-        RegisterParameters p = { .owner = call->uid };
+        RegisterParameters p = { .owner = call->uid, .retain_usec = UNSAID, .retain_guest_memfd = -1 };
         const sd_json_dispatch_field table[] = {
                 { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, name),
                   SD_JSON_MANDATORY },
@@ -126,10 +154,12 @@ int op_register_vm(Call *call) {
                   offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
                 { "retainUSec", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64,
                   offsetof(RegisterParameters, retain_usec), SD_JSON_NULLABLE },
-                { "retainGuestMemfd", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_stdbool,
+                { "retainGuestMemfd", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_tristate,
                   offsetof(RegisterParameters, retain_guest_memfd), SD_JSON_NULLABLE },
                 { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
                   offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
+                { "type", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, type),
+                  SD_JSON_NULLABLE },
                 {},
         };
         VMSpec spec;

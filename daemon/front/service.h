@@ -8,7 +8,9 @@
  * Return values: 0 done; API_E_…, positive, with the Failure filled; a negative errno, unexpected. */
 
 #include "core/advice.h"
+#include "core/holder.h"
 #include "core/slot.h"
+#include "core/survival.h"
 #include "core/vm.h"
 #include "front/failure.h"
 
@@ -32,6 +34,11 @@ int service_host_report(Service *service, HostReport *ret);
 
 /* What advice goes by; looked up anew every ten seconds at most, and only when somebody asks. */
 const AdviceFacts *service_advice_facts(Service *service);
+
+/* Whether files that this process creates can be given to that uid. */
+bool service_can_own(uid_t uid);
+/* Where our file descriptors are while we do not run. */
+Custody service_custody(Service *service);
 
 /* The pid of the attached VMM, or 0. For people. */
 pid_t service_vmm_pid(const VM *vm);
@@ -75,3 +82,21 @@ bool service_can_count_ranges(Service *service);
 int service_resident_range(Service *service, const Backing *backing, uint64_t offset, uint64_t size, uint64_t *ret);
 /* F_SEAL_… */
 unsigned service_seals(const Backing *backing);
+
+/* ---- who has the memory: manager-holders.c ---- */
+
+/* Somebody's question, until it is answered or taken back. */
+typedef struct HolderScan HolderScan;
+
+/* The answer; the question is gone by now. error: 0, or a negative errno, and then the report is empty. The report is
+ * borrowed, but holders may be taken: TAKE_PTR(report->holders), free with free(). May ask again, or cancel others. */
+typedef void (*HolderScanDone)(int error, HolderReport *report, void *userdata);
+
+/* Asks which processes, other than privmemd, have one of the files open or mapped. The look begins after this returns,
+ * and done is called later from the event loop: after a few milliseconds for a hundred processes. files: copied. */
+int service_scan_holders(Service *service, const HolderFile *files, size_t n_files, HolderScanDone done,
+                         void *userdata, HolderScan **ret);
+/* Takes the question back: done will not be called. Accepts NULL, returns NULL. */
+HolderScan *service_cancel_scan(HolderScan *scan);
+/* Whether the process that was found is the VM's VMM, or the outgoing one. */
+bool service_is_vmm(const VM *vm, const Holder *holder);

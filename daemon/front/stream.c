@@ -17,6 +17,8 @@ static Stream *stream_free(Stream *stream) {
                 return NULL;
         TAILQ_REMOVE(&stream->front->streams, stream, streams);
         sd_varlink_unref(stream->link);
+        if (stream->cleanup)
+                stream->cleanup(stream->work);
         free(stream);
         return NULL;
 }
@@ -37,7 +39,12 @@ static int send_batch(Stream *stream) {
                         return r;
                 if (!message)
                         return 0;
-                r = last ? sd_varlink_reply(stream->link, message) : sd_varlink_notify(stream->link, message);
+                if (last)
+                        r = sd_varlink_reply(stream->link, message);
+                else if (stream->more)
+                        r = sd_varlink_notify(stream->link, message);
+                else
+                        return sd_varlink_error(stream->link, SD_VARLINK_ERROR_EXPECTED_MORE, NULL);
                 if (r < 0)
                         return r;
                 if (last)
@@ -53,7 +60,7 @@ static bool has_unsent_output(const Stream *stream) {
 }
 
 static bool is_waiting(const Stream *stream) {
-        return stream->subscriber && stream->sequence == event_log_newest(stream->front->log);
+        return stream->suspended || (stream->subscriber && stream->sequence == event_log_newest(stream->front->log));
 }
 
 int stream_pump(sd_event_source *source, void *userdata) {
@@ -103,17 +110,17 @@ void stream_forget_link(Front *front, sd_varlink *link) {
         }
 }
 
-size_t stream_count_subscribers(Front *front, uid_t uid) {
+size_t stream_count(Front *front, uid_t uid, StreamFill fill) {
         Stream *stream;
         size_t n = 0;
 
         TAILQ_FOREACH(stream, &front->streams, streams)
-                n += stream->subscriber && stream->uid == uid;
+                n += stream->fill == fill && stream->uid == uid;
         return n;
 }
 
 /* The rest of the stream outlives the handler. */
-static int go_on_later(const Stream *begun) {
+static int go_on_later(const Stream *begun, Stream **ret) {
         Stream *stream;
 
         stream = malloc(sizeof(*stream));
@@ -122,19 +129,26 @@ static int go_on_later(const Stream *begun) {
         *stream = *begun;
         sd_varlink_ref(stream->link);
         TAILQ_INSERT_TAIL(&stream->front->streams, stream, streams);
-        stream_wake(stream->front);
+        *ret = stream;
         return 0;
 }
 
-int stream_start(const Call *call, const Stream *stream) {
-        _cleanup_(sd_json_variant_unrefp) sd_json_variant *message = NULL;
+static Stream begin(const Call *call, const Stream *stream) {
         Stream begun = *stream;
-        bool last = false;
-        int r;
 
         begun.front = call->front;
         begun.link = call->link;
         begun.uid = call->uid;
+        begun.more = call->more;
+        return begun;
+}
+
+int stream_start(const Call *call, const Stream *stream) {
+        _cleanup_(sd_json_variant_unrefp) sd_json_variant *message = NULL;
+        Stream begun = begin(call, stream), *kept;
+        bool last = false;
+        int r;
+
         r = begun.fill(&begun, &message, &last);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
@@ -145,5 +159,26 @@ int stream_start(const Call *call, const Stream *stream) {
         r = sd_varlink_notify(call->link, message);
         if (r < 0)
                 return r;
-        return go_on_later(&begun);
+        r = go_on_later(&begun, &kept);
+        if (r < 0)
+                return r;
+        stream_wake(call->front);
+        return 0;
+}
+
+int stream_start_later(const Call *call, const Stream *stream, Stream **ret) {
+        Stream begun = begin(call, stream);
+
+        begun.suspended = true;
+        return go_on_later(&begun, ret);
+}
+
+void stream_resume(Stream *stream) {
+        stream->suspended = false;
+        stream_wake(stream->front);
+}
+
+void stream_fail(Stream *stream, int r, const Failure *f) {
+        (void) failure_reply(stream->link, r, f);
+        stream_free(stream);
 }

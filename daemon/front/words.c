@@ -28,6 +28,15 @@ static const char *const alias_policies[] = {
         [ALIAS_POLICY_ENFORCE] = "enforce",
         [ALIAS_POLICY_OBSERVE] = "observe",
 };
+static const char *const vm_types[] = {
+        [VM_TYPE_UNDECLARED] = "undeclared",
+        [VM_TYPE_ORDINARY] = "ordinary",
+        [VM_TYPE_SW_PROTECTED] = "sw_protected",
+        [VM_TYPE_SEV] = "sev",
+        [VM_TYPE_SEV_ES] = "sev_es",
+        [VM_TYPE_SNP] = "snp",
+        [VM_TYPE_TDX] = "tdx",
+};
 static const char *const vm_states[] = {
         [VM_REGISTERED] = "registered",
         [VM_ATTACHED] = "attached",
@@ -92,16 +101,43 @@ static const struct {
                                     "the same memory would appear at two guest frames, and nothing allows it" },
 };
 
+static const struct {
+        const char *word, *sentence;
+} survival_reasons[] = {
+        [SURVIVAL_RETAINED] = { "retained",
+                                "the exit policy of the VM is retain: the memory is kept until it is released" },
+        [SURVIVAL_SHARED_FILE] = { "shared_file",
+                                   "the next VMM maps the same file; what a VMM maps privately is not in it" },
+        [SURVIVAL_IN_FD_STORE] = { "in_fd_store",
+                                   "the service manager keeps the file descriptors of privmemd in the fd store" },
+        [SURVIVAL_FOUND_IN_VMM] = { "found_in_vmm",
+                                    "the living VMM has the memory, and privmemd takes a file descriptor from it" },
+        [SURVIVAL_RELEASED] = { "released",
+                                "the exit policy of the VM is release: the memory is freed, unless a slot of another VM shows some of the VM's" },
+        [SURVIVAL_BOUND_TO_ONE_VM] = { "bound_to_one_vm",
+                                       "KVM binds a guest_memfd to one VM, which ends with its VMM; no released kernel can bind it to the next" },
+        [SURVIVAL_NOT_KEPT] = { "not_kept",
+                                "nobody keeps the file descriptors of privmemd while it does not run; a VMM that runs goes on with its memory" },
+        [SURVIVAL_NO_LIVING_VMM] = { "no_living_vmm",
+                                     "no VMM is attached from which privmemd could take a file descriptor" },
+        [SURVIVAL_KIND_NOT_PRESERVED] = { "kind_not_preserved",
+                                          "the live update of the kernel preserves memfds of ordinary pages only" },
+        [SURVIVAL_NOT_HANDED_TO_KERNEL] = { "not_handed_to_kernel",
+                                            "a live update takes what lies in the fd store by itself; the file descriptors of privmemd lie in the queue of a socket there" },
+};
+
 _Static_assert(ELEMENTSOF(backing_kinds) == _BACKING_KIND_MAX, "a BackingKind has no word");
 _Static_assert(ELEMENTSOF(backing_origins) == _BACKING_ORIGIN_MAX, "a BackingOrigin has no word");
 _Static_assert(ELEMENTSOF(numa_policies) == _NUMA_POLICY_MAX, "a NumaPolicy has no word");
 _Static_assert(ELEMENTSOF(exit_policies) == _EXIT_POLICY_MAX, "an ExitPolicy has no word");
 _Static_assert(ELEMENTSOF(alias_policies) == _ALIAS_POLICY_MAX, "an AliasPolicy has no word");
+_Static_assert(ELEMENTSOF(vm_types) == _VM_TYPE_MAX, "a VMType has no word");
 _Static_assert(ELEMENTSOF(vm_states) == _VM_STATE_MAX, "a VMState has no word");
 _Static_assert(ELEMENTSOF(mapped_kinds) == _MAPPED_KIND_MAX, "a MappedKind has no word");
 _Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
 _Static_assert(ELEMENTSOF(advice_kinds) == _ADVICE_KIND_MAX, "an AdviceKind has no word");
 _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
+_Static_assert(ELEMENTSOF(survival_reasons) == _SURVIVAL_REASON_MAX, "a SurvivalReason has no word");
 
 static int find(const char *const *words, size_t n, const char *word, int fallback) {
         if (!word)
@@ -126,6 +162,7 @@ DEFINE_WORD(backing_origin, BackingOrigin, backing_origins)
 DEFINE_WORD(numa_policy, NumaPolicy, numa_policies)
 DEFINE_WORD(exit_policy, ExitPolicy, exit_policies)
 DEFINE_WORD(alias_policy, AliasPolicy, alias_policies)
+DEFINE_WORD(vm_type, VMType, vm_types)
 DEFINE_WORD(mapped_kind, MappedKind, mapped_kinds)
 DEFINE_WORD(vm_state, VMState, vm_states)
 DEFINE_WORD(outcome, Outcome, outcomes)
@@ -134,6 +171,7 @@ DEFINE_OF(backing_kind, backing_kinds)
 DEFINE_OF(numa_policy, numa_policies)
 DEFINE_OF(exit_policy, exit_policies)
 DEFINE_OF(alias_policy, alias_policies)
+DEFINE_OF(vm_type, vm_types)
 
 const char *slot_rule_word(SlotRule rule) {
         return slot_rules[rule].word;
@@ -145,4 +183,12 @@ const char *slot_rule_sentence(SlotRule rule) {
 
 const char *access_word(bool read_only) {
         return read_only ? "read_only" : "read_write";
+}
+
+const char *survival_reason_word(SurvivalReason reason) {
+        return survival_reasons[reason].word;
+}
+
+const char *survival_reason_sentence(SurvivalReason reason) {
+        return survival_reasons[reason].sentence;
 }

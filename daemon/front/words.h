@@ -5,6 +5,7 @@
 
 #include "core/advice.h"
 #include "core/slot.h"
+#include "core/survival.h"
 #include "core/vm.h"
 
 const char *backing_kind_word(BackingKind kind);
@@ -12,6 +13,7 @@ const char *backing_origin_word(BackingOrigin origin);
 const char *numa_policy_word(NumaPolicy policy); /* NULL for NUMA_POLICY_NONE */
 const char *exit_policy_word(ExitPolicy policy);
 const char *alias_policy_word(AliasPolicy policy);
+const char *vm_type_word(VMType type);
 const char *mapped_kind_word(MappedKind value);
 const char *vm_state_word(VMState state);
 const char *outcome_word(Outcome outcome);
@@ -21,9 +23,12 @@ const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
 const char *slot_rule_sentence(SlotRule rule);
 
 const char *access_word(bool read_only);
+const char *survival_reason_word(SurvivalReason reason);
+const char *survival_reason_sentence(SurvivalReason reason);
 
 /* -1 if the word is none of them; NULL gives the fallback. */
 int backing_kind_of(const char *word, int fallback);
 int numa_policy_of(const char *word, int fallback);
 int exit_policy_of(const char *word, int fallback);
 int alias_policy_of(const char *word, int fallback);
+int vm_type_of(const char *word, int fallback);

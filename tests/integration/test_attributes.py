@@ -78,6 +78,23 @@ def test_field_of_the_wrong_type(client, vm, field, value):
     client.fails("InvalidParameter", "SetMemoryAttributes", **parameters)
 
 
+@pytest.mark.parametrize("vm_type, has_private_memory", [
+    ("undeclared", True), ("ordinary", False), ("sw_protected", True), ("sev", False), ("sev_es", False), ("snp", True),
+    ("tdx", True),
+])
+def test_type_of_the_vm(client, vm_type, has_private_memory):
+    client.register(type=vm_type)
+    if has_private_memory:
+        set_private(client, 0, PAGE)
+        assert private_ranges(client) == [(0, PAGE)]
+    else:
+        error = client.fails("NotSupported", "SetMemoryAttributes", vm="web1", guestPhysAddr=0, memorySize=PAGE,
+                             private=True)
+        assert "private memory" in error["feature"]
+        assert private_ranges(client) == []
+    set_private(client, 0, PAGE, False)
+
+
 def test_limit(client, vm):
     maximum = client.call("GetHost")["limits"]["privateRangesPerVM"]
     for i in range(maximum):

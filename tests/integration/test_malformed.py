@@ -83,6 +83,7 @@ def test_unknown_method(client, method, error):
     ("RegisterVM", {"name": "web1", "ownerUID": 0.5}, "ownerUID"),
     ("RegisterVM", {"name": "web1", "exitPolicy": "keep"}, "exitPolicy"),
     ("RegisterVM", {"name": "web1", "aliasPolicy": 0}, "aliasPolicy"),
+    ("RegisterVM", {"name": "web1", "type": "private"}, "type"),
     ("AllocateBacking", {"vm": "vm", "name": "ram0"}, "size"),
     ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": -4096}, "size"),
     ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096.5}, "size"),

@@ -35,7 +35,7 @@ def open_kvm():
 class Machine:
     """The firmware alone, as the user; QMP on a socket pair."""
 
-    def __init__(self, uid, ram, kvm):
+    def __init__(self, uid, ram, kvm, share):
         self.has_kvm = kvm is not None
         ours, theirs = socket.socketpair()
         fds = [ram, theirs.fileno()]
@@ -47,7 +47,7 @@ class Machine:
             ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
              QEMU, "-machine", "q35,memory-backend=ram0", *accelerator, "-m", str(SIZE // MIB), "-nodefaults",
              "-no-user-config", "-display", "none", "-monitor", "none", "-S",
-             "-object", f"memory-backend-file,id=ram0,size={SIZE},mem-path=/proc/self/fd/{ram},share=on",
+             "-object", f"memory-backend-file,id=ram0,size={SIZE},mem-path=/proc/self/fd/{ram},share={share}",
              "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"],
             pass_fds=fds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         theirs.close()
@@ -92,10 +92,10 @@ def boot():
     """Boots machines, and ends them."""
     booted = []
 
-    def boot_machine(uid, ram):
+    def boot_machine(uid, ram, share="on"):
         kvm = open_kvm()
         try:
-            booted.append(Machine(uid, ram, kvm))
+            booted.append(Machine(uid, ram, kvm, share))
         finally:
             if kvm is not None:
                 os.close(kvm)
@@ -149,3 +149,16 @@ def test_memory_outlives_a_killed_qemu(client, alice, boot):
     assert resident(alice) > 0
     assert alice.call("ReleaseBacking", vm="web1", backing="ram0")["freedBytes"] > 0
     assert memory.resident(backing.fd) == 0
+
+
+@pytest.mark.parametrize("share", ["on", "off"])
+def test_qemu_is_a_holder(alice, boot, share):
+    """With share=off the guest's writes are not in the memory that privmemd keeps, and the list says so."""
+    alice.register()
+    machine = boot(user.ALICE, alice.allocate(size=SIZE).fd, share)
+    attach(alice, machine)
+    (found,) = [one for one in alice.call("ListHolders", vm="web1")["holders"] if one["pid"] == machine.pid]
+    assert (found["command"], found["uid"], found["vmmOf"]) == (QEMU[:15], user.ALICE, ["web1"])
+    seen = {"sharedBytes": found["sharedBytes"], "privateBytes": found["privateBytes"]}
+    assert seen == {"sharedBytes": SIZE if share == "on" else 0, "privateBytes": 0 if share == "on" else SIZE}
+    assert found["copiesOnWrite"] == (share == "off")

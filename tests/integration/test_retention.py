@@ -189,14 +189,22 @@ def test_release_says_why(daemon, client, process, events):
 def test_the_time_is_compared(client):
     client.register(exitPolicy="retain", retainUSec=5)
     assert not client.call("RegisterVM", name="web1", exitPolicy="retain", retainUSec=5)["created"]
-    error = client.fails("NameConflict", "RegisterVM", name="web1", exitPolicy="retain")
+    assert not client.call("RegisterVM", name="web1")["created"]
+    error = client.fails("NameConflict", "RegisterVM", name="web1", retainUSec=0)
     assert (error["field"], error["present"], error["requested"]) == ("retainUSec", "5", "0")
 
 
 def test_the_wish_for_guest_memfds_is_compared(client):
     client.register(exitPolicy="retain", retainGuestMemfd=True)
-    error = client.fails("NameConflict", "RegisterVM", name="web1", exitPolicy="retain")
+    assert not client.call("RegisterVM", name="web1")["created"]
+    error = client.fails("NameConflict", "RegisterVM", name="web1", retainGuestMemfd=False)
     assert (error["field"], error["present"], error["requested"]) == ("retainGuestMemfd", "true", "false")
+
+
+def test_another_policy_is_told_first(client):
+    client.register(exitPolicy="retain", retainUSec=5)
+    error = client.fails("NameConflict", "RegisterVM", name="web1", exitPolicy="release")
+    assert error["field"] == "exitPolicy"
 
 
 @pytest.mark.parametrize("wish", [{"retainUSec": 1}, {"retainGuestMemfd": True}])

@@ -53,6 +53,23 @@ def test_set_again_changes_nothing(client):
     assert client.call("ListSlots") == before
 
 
+@pytest.mark.two_address_spaces
+@pytest.mark.parametrize("vm_type, one_address_space, no_readonly", [
+    ("undeclared", False, False), ("ordinary", False, False), ("sw_protected", True, False), ("sev", False, False),
+    ("sev_es", False, True), ("snp", True, True), ("tdx", True, True),
+])
+def test_type_of_the_vm(client, vm_type, one_address_space, no_readonly):
+    client.register("typed", type=vm_type)
+    second = slot(1, 0, MIB, userspaceAddr=HVA, addressSpace=1)
+    readonly = slot(2, 0, MIB, userspaceAddr=HVA, flags=["readonly"])
+    for wanted, rule, is_refused in ((second, "slot_id", one_address_space), (readonly, "flags", no_readonly)):
+        if is_refused:
+            verdict = refused(client, wanted, vm="typed")
+            assert (verdict["rule"], verdict["kernelErrno"]) == (rule, 22)
+        else:
+            set_slot(client, wanted, vm="typed")
+
+
 def test_move_and_delete(client):
     set_slot(client, shown())
     assert set_slot(client, shown(gpa=4 * MIB)) == OK

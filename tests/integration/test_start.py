@@ -196,6 +196,38 @@ def test_ordinary_user_has_no_memory_for_others(ordinary):
     assert client.call("ListVMs") == {"vms": []}
 
 
+@pytest.fixture
+def start_with(start, directory):
+    """Starts a privmemd through setpriv(1)."""
+    def start_daemon(*options):
+        directory.chmod(0o777)
+        return start(command=["setpriv", *options, binary(), f"--socket={directory / 'socket'}"])
+    return start_daemon
+
+
+@pytest.mark.root
+def test_capabilities_take_the_place_of_root(start_with):
+    wanted = "+chown,+dac_read_search"
+    daemon = start_with(f"--reuid={user.ALICE}", f"--regid={user.ALICE}", "--clear-groups", f"--inh-caps={wanted}",
+                        f"--ambient-caps={wanted}")
+    client = daemon.connect()
+    client.register(ownerUID=user.BOB)
+    fd = client.allocate().fd
+    assert (os.fstat(fd).st_uid, stat.S_IMODE(os.fstat(fd).st_mode)) == (user.BOB, 0o600)
+    memory.fill(fd)
+    lent = client.call("OpenBacking", vm="web1", backing="ram0", access="read_only").fd
+    assert memory.read(lent, 1) == b"x"
+
+
+@pytest.mark.root
+def test_root_without_the_capability(start_with):
+    client = start_with("--bounding-set=-chown").connect()
+    client.register()
+    client.allocate()
+    error = client.fails("NotSupported", "RegisterVM", name="web2", ownerUID=user.BOB)
+    assert "CAP_CHOWN" in error["feature"]
+
+
 def test_ordinary_user_without_a_runtime_directory():
     options = {"user": user.ALICE, "group": user.ALICE, "extra_groups": []} if os.geteuid() == 0 else {}
     environment = {key: value for key, value in os.environ.items() if key != "XDG_RUNTIME_DIR"}

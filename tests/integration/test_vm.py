@@ -11,16 +11,16 @@ UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 def test_register_reply(client):
     assert client.call("RegisterVM", name="web1") == {
         "vm": {"name": "web1", "ownerUID": os.geteuid(), "state": "registered", "exitPolicy": "release",
-                   "retainGuestMemfd": False,
-               "aliasPolicy": "enforce", "backings": 0, "slots": 0, "promisedBytes": 0, "residentBytes": 0},
+               "retainGuestMemfd": False, "aliasPolicy": "enforce", "type": "undeclared", "backings": 0, "slots": 0,
+               "promisedBytes": 0, "residentBytes": 0},
         "created": True}
 
 
 @pytest.mark.root
 def test_register_takes_every_field(client):
-    vm = client.register(uuid=UUID, ownerUID=12345, exitPolicy="retain", aliasPolicy="observe")
+    vm = client.register(uuid=UUID, ownerUID=12345, exitPolicy="retain", aliasPolicy="observe", type="snp")
     assert vm["uuid"] == UUID
-    assert (vm["ownerUID"], vm["exitPolicy"], vm["aliasPolicy"]) == (12345, "retain", "observe")
+    assert (vm["ownerUID"], vm["exitPolicy"], vm["aliasPolicy"], vm["type"]) == (12345, "retain", "observe", "snp")
 
 
 def test_register_again_is_the_same_vm(client):
@@ -40,12 +40,20 @@ def test_register_without_uuid_is_the_same_vm(client):
     pytest.param("ownerUID", 12345, 65534, marks=pytest.mark.root),
     ("exitPolicy", "release", "retain"),
     ("aliasPolicy", "observe", "enforce"),
+    ("type", "ordinary", "tdx"),
+    ("type", "undeclared", "sev_es"),
 ])
 def test_register_another_under_the_name(client, field, present, requested):
     client.register(**{field: present})
     error = client.fails("NameConflict", "RegisterVM", name="web1", **{field: requested})
     assert (error["name"], error["field"]) == ("web1", field)
     assert (error["present"], error["requested"]) == (str(present), str(requested))
+
+
+def test_register_without_a_type_is_the_same_vm(client):
+    client.register(type="snp")
+    assert client.register()["type"] == "snp"
+    assert client.register(type="undeclared")["type"] == "snp"
 
 
 def test_register_a_uuid_where_there_is_none(client, vm):
@@ -138,8 +146,8 @@ def test_host(client):
     limits = host["limits"]
     assert limits == {"vmsPerUID": 1024, "backingsPerVM": 256, "slotsPerAddressSpace": 32764,
                       "addressSpaces": limits["addressSpaces"], "sharesPerBacking": 64, "aliasesPerSlot": 256,
-                      "privateRangesPerVM": 32768, "slotsPerCall": 4096, "connectionsPerUID": 1024,
-                      "subscribersPerUID": 64}
+                      "privateRangesPerVM": 32768, "slotsPerCall": 4096, "connections": 4096, "connectionsPerUID": 1024,
+                      "subscribersPerUID": 64, "holderListsPerUID": 8}
     assert limits["addressSpaces"] in (1, 2)
     assert host["features"]["kvm"] == os.access("/dev/kvm", os.R_OK | os.W_OK)
 

@@ -3,6 +3,7 @@
 /* Bytes pick from short lists, so that what they make collides often; the last entries of a list are hostile. */
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "replay.h"
 
@@ -40,6 +41,8 @@ static const uint64_t SIZES[] = {
 
 #define SMRAM UINT64_C(0xfeda0000)
 static const uint64_t GPAS[] = {
+        0,
+        0,
         0,
         1 * P,
         2 * P,
@@ -149,8 +152,48 @@ static void decode_spec(Bytes *bytes, int vm, ModelSpec *spec, unsigned *keep) {
         }
 }
 
+static const int FILES[MODEL_VMS][4] = { { 0, 0, 1, 7 }, { 3, 3, 4, 7 }, { 5, 5, 6, 8 } };
+static const uint32_t PAGES[] = { 0, 0, 1, 2, 3, 4, 6, 8, 11, 13, UINT32_C(1) << 31 };
+
+static void decode_look(Bytes *bytes, int vm, Look *look) {
+        static const ModelSeen kinds[] = { SEEN_FILE, SEEN_FILE, SEEN_FILE, SEEN_COPY, SEEN_MEMORY, SEEN_NOWHERE };
+        unsigned how = take(bytes), file;
+
+        *look = (Look) { .as_declared = how >= 96, .n_pages = 1 + (how >> 3) % 4 };
+        if (how % 8 == 0)
+                look->n_pages = MODEL_SLOT_PAGES_MAX;
+        if (look->as_declared)
+                return;
+
+        file = take(bytes);
+        look->first.kind = kinds[how % COUNT(kinds)];
+        look->first.file = file >= 192 ? (int) (file % MODEL_FILES) : FILES[vm][file % COUNT(FILES[vm])];
+        look->first.page = PAGES[pick(bytes, COUNT(PAGES), 1)];
+}
+
+/* Mostly nobody looks. */
+static size_t decode_looks(Bytes *bytes, int vm, Look *looks) {
+        unsigned byte = take(bytes);
+        size_t n = byte < 128 ? 0 : 1 + byte % OPERATION_LOOKS_MAX;
+
+        for (size_t i = 0; i < n; i++)
+                decode_look(bytes, vm, &looks[i]);
+        return n;
+}
+
+/* The batch sets its first slot again, at the guest address that it sets that one. */
+static void move_first(Operation *operation, size_t i) {
+        uint64_t gpa = operation->specs[i].gpa;
+
+        operation->specs[i] = operation->specs[0];
+        operation->specs[i].gpa = gpa;
+        operation->keep[i] = 0;
+        memcpy(operation->looks[i], operation->looks[0], sizeof(operation->looks[0]));
+        operation->n_looks[i] = operation->n_looks[0];
+}
+
 static void decode_operation(Bytes *bytes, Operation *operation) {
-        unsigned kind = take(bytes);
+        unsigned kind = take(bytes), batch = 0;
 
         *operation = (Operation) { .kind = OPERATION_SET, .n_specs = 1 };
         operation->vm = (int) (take(bytes) % MODEL_VMS);
@@ -168,15 +211,20 @@ static void decode_operation(Bytes *bytes, Operation *operation) {
                 operation->kind = OPERATION_SHARE;
         else if (kind >= 190) {
                 operation->kind = kind & 1 ? OPERATION_SET_MANY : OPERATION_CHECK;
-                operation->n_specs = 1 + take(bytes) % OPERATION_SPECS_MAX;
+                batch = take(bytes);
+                operation->n_specs = 1 + batch % OPERATION_SPECS_MAX;
         }
 
         if (operation->kind > OPERATION_CHECK) {
                 operation->n_specs = 0;
                 operation->backing = (int) (take(bytes) % MODEL_BACKINGS);
         }
-        for (size_t i = 0; i < operation->n_specs; i++)
+        for (size_t i = 0; i < operation->n_specs; i++) {
                 decode_spec(bytes, operation->vm, &operation->specs[i], &operation->keep[i]);
+                operation->n_looks[i] = decode_looks(bytes, operation->vm, operation->looks[i]);
+                if (i > 0 && batch & 0x80 >> i)
+                        move_first(operation, i);
+        }
 }
 
 size_t replay_decode(const uint8_t *data, size_t size, Operation *operations, size_t max) {
@@ -203,6 +251,20 @@ static void print_spec(FILE *f, const ModelSpec *s, unsigned keep) {
         fprintf(f, "]");
 }
 
+static void print_look(FILE *f, const Look *look) {
+        static const char *const names[_MODEL_SEEN_MAX] = {
+                [SEEN_NOWHERE] = "nowhere",
+                [SEEN_MEMORY] = "memory",
+                [SEEN_COPY] = "a copy",
+                [SEEN_FILE] = "the file",
+        };
+
+        fprintf(f, " {%zu pages: %s", look->n_pages, look->as_declared ? "as declared" : names[look->first.kind]);
+        if (!look->as_declared && (look->first.kind == SEEN_COPY || look->first.kind == SEEN_FILE))
+                fprintf(f, " %d from page %" PRIu32, look->first.file, look->first.page);
+        fprintf(f, "}");
+}
+
 void replay_print(FILE *f, const Operation *operation) {
         static const char *const names[_OPERATION_KIND_MAX] = {
                 [OPERATION_SET] = "set",       [OPERATION_SET_MANY] = "set many", [OPERATION_CHECK] = "check",
@@ -213,7 +275,10 @@ void replay_print(FILE *f, const Operation *operation) {
         fprintf(f, "VM %d: %s", operation->vm, names[operation->kind]);
         if (operation->kind == OPERATION_SHARE || operation->kind == OPERATION_RELEASE)
                 fprintf(f, " backing %d", operation->backing);
-        for (size_t i = 0; i < operation->n_specs; i++)
+        for (size_t i = 0; i < operation->n_specs; i++) {
                 print_spec(f, &operation->specs[i], operation->keep[i]);
+                for (size_t k = 0; k < operation->n_looks[i]; k++)
+                        print_look(f, &operation->looks[i][k]);
+        }
         fprintf(f, "\n");
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include "model.h"
+#include "model-private.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,6 +24,10 @@ static uint64_t private_mm(int vm) {
         return 1000 + (uint64_t) vm;
 }
 
+bool model_is_guest_memfd(int file) {
+        return file < MODEL_BACKINGS ? BACKINGS[file].kind == BACKING_GUEST_MEMFD : file == MODEL_FILES - 1;
+}
+
 void model_init(Model *model) {
         memset(model, 0, sizeof(*model));
         memcpy(model->backings, BACKINGS, sizeof(BACKINGS));
@@ -43,8 +47,11 @@ static void remove_slots_of(Model *model, int vm) {
                         remove_at(model, i);
 }
 
-static bool shows(const ModelSpec *spec, int backing) {
-        return spec->backing == backing || spec->guest_memfd == backing;
+static bool shows(const ModelSlot *slot, int file) {
+        for (size_t i = 0; i < MODEL_SLOT_PAGES_MAX; i++)
+                if (file_of(slot->shared[i]) == file || file_of(slot->private[i]) == file)
+                        return true;
+        return false;
 }
 
 void model_reset_vm(Model *model, int vm) {
@@ -54,7 +61,7 @@ void model_reset_vm(Model *model, int vm) {
                 if (model->backings[b].vm != vm)
                         continue;
                 for (size_t i = model->n_slots; i-- > 0;)
-                        if (shows(&model->slots[i].spec, b))
+                        if (model->backings[b].exists && shows(&model->slots[i], b))
                                 remove_at(model, i);
                 model->backings[b] = BACKINGS[b];
         }
@@ -87,11 +94,13 @@ size_t model_count_showing(const Model *model, int backing) {
         size_t n = 0;
 
         for (size_t i = 0; i < model->n_slots; i++)
-                n += shows(&model->slots[i].spec, backing);
+                n += shows(&model->slots[i], backing);
         return n;
 }
 
-static void insert_slot(Model *model, int vm, const ModelSpec *spec) {
+static void insert_slot(Model *model, const ModelSlot *slot) {
+        const ModelSpec *spec = &slot->spec;
+        int vm = slot->vm;
         size_t at = 0;
 
         if (model->n_slots == MODEL_SLOTS_MAX)
@@ -109,14 +118,10 @@ static void insert_slot(Model *model, int vm, const ModelSpec *spec) {
         }
         for (size_t i = model->n_slots++; i > at; i--)
                 model->slots[i] = model->slots[i - 1];
-        model->slots[at] = (ModelSlot) { .vm = vm, .spec = *spec };
+        model->slots[at] = *slot;
 }
 
 /* ---- pages ---- */
-
-static uint64_t pages_of(const ModelSpec *spec) {
-        return spec->size / MODEL_PAGE;
-}
 
 Outcome model_outcome(SlotRule rule) {
         if (rule == RULE_NONE || rule == RULE_SAME_FRAME)
@@ -124,7 +129,7 @@ Outcome model_outcome(SlotRule rule) {
         return rule >= RULE_ROM_SHADOW && rule <= RULE_DECLARED_SHARE ? OUTCOME_ALLOWED : OUTCOME_REFUSED;
 }
 
-static void add_common(ModelVerdict *verdict, ModelCommon common) {
+void model_add_common(ModelVerdict *verdict, ModelCommon common) {
         Outcome outcome = model_outcome(common.rule);
 
         if (outcome > verdict->outcome || (outcome == verdict->outcome && common.rule < verdict->rule) ||
@@ -134,6 +139,7 @@ static void add_common(ModelVerdict *verdict, ModelCommon common) {
         }
         if (common.rule == RULE_SAME_FRAME)
                 return;
+        verdict->n_allowed += outcome == OUTCOME_ALLOWED;
         if (verdict->n_common == MODEL_COMMON_MAX)
                 abort();
         verdict->common[verdict->n_common++] = common;
@@ -188,15 +194,15 @@ static bool gfns_refuse(const Model *model, int vm, const ModelSpec *s, int self
                 for (uint64_t i = 0; i < pages_of(s); i++)
                         for (uint64_t j = 0; j < pages_of(o); j++)
                                 if (s->gpa + i * MODEL_PAGE == o->gpa + j * MODEL_PAGE)
-                                        add_common(verdict, (ModelCommon) {
-                                                                    .rule = RULE_GFN_OVERLAP,
-                                                                    .vm = vm,
-                                                                    .id = o->id,
-                                                                    .as_id = o->as_id,
-                                                                    .gpa = o->gpa + j * MODEL_PAGE,
-                                                                    .requested_gpa = o->gpa + j * MODEL_PAGE,
-                                                                    .backing = MODEL_NONE,
-                                                            });
+                                        model_add_common(verdict, (ModelCommon) {
+                                                                          .rule = RULE_GFN_OVERLAP,
+                                                                          .vm = vm,
+                                                                          .id = o->id,
+                                                                          .as_id = o->as_id,
+                                                                          .gpa = o->gpa + j * MODEL_PAGE,
+                                                                          .requested_gpa = o->gpa + j * MODEL_PAGE,
+                                                                          .file = MODEL_NONE,
+                                                                  });
         }
 
         return verdict->outcome == OUTCOME_REFUSED && refuse(verdict, RULE_GFN_OVERLAP, EEXIST);
@@ -211,16 +217,17 @@ static bool bindings_refuse(const Model *model, const ModelSpec *s, ModelVerdict
                 for (uint64_t i = 0; i < pages_of(s); i++)
                         for (uint64_t j = 0; j < pages_of(o); j++)
                                 if (s->guest_memfd_offset + i * MODEL_PAGE == o->guest_memfd_offset + j * MODEL_PAGE)
-                                        add_common(verdict, (ModelCommon) {
-                                                                    .rule = RULE_BINDING_OVERLAP,
-                                                                    .vm = model->slots[t].vm,
-                                                                    .id = o->id,
-                                                                    .as_id = o->as_id,
-                                                                    .gpa = o->gpa + j * MODEL_PAGE,
-                                                                    .requested_gpa = s->gpa + i * MODEL_PAGE,
-                                                                    .backing = o->guest_memfd,
-                                                                    .offset = o->guest_memfd_offset + j * MODEL_PAGE,
-                                                            });
+                                        model_add_common(verdict,
+                                                         (ModelCommon) {
+                                                                 .rule = RULE_BINDING_OVERLAP,
+                                                                 .vm = model->slots[t].vm,
+                                                                 .id = o->id,
+                                                                 .as_id = o->as_id,
+                                                                 .gpa = o->gpa + j * MODEL_PAGE,
+                                                                 .requested_gpa = s->gpa + i * MODEL_PAGE,
+                                                                 .file = o->guest_memfd,
+                                                                 .offset = o->guest_memfd_offset + j * MODEL_PAGE,
+                                                         });
         }
 
         return verdict->outcome == OUTCOME_REFUSED && refuse(verdict, RULE_BINDING_OVERLAP, EINVAL);
@@ -274,190 +281,183 @@ bool model_shares_read_only(int backing, int vm) {
 
 bool model_is_written_by(const Model *model, int backing, int vm) {
         for (size_t i = 0; i < model->n_slots; i++) {
-                const ModelSpec *s = &model->slots[i].spec;
+                const ModelSlot *s = &model->slots[i];
 
-                if (model->slots[i].vm == vm && (s->backing == backing || s->guest_memfd == backing) &&
-                    !(s->flags & SLOT_READONLY))
+                if (s->vm == vm && shows(s, backing) && !(s->spec.flags & SLOT_READONLY))
                         return true;
         }
         return false;
 }
 
-/* ---- aliases ---- */
+/* ---- what is mapped ---- */
 
-typedef struct Pair {
-        const Model *model;
-        int vm, other_vm;
-        const ModelSpec *s, *o;
-        uint64_t i, j; /* page of s, page of o */
-} Pair;
-
-static bool is_private(const Model *model, int file) {
-        return file != MODEL_NONE && model->backings[file].kind == BACKING_GUEST_MEMFD;
+static bool is_as_declared(const ModelSpec *s, const ModelPage *seen, uint64_t i) {
+        if (seen[i].kind == SEEN_NOWHERE)
+                return true;
+        return seen[i].kind == SEEN_FILE && seen[i].file == s->backing &&
+               seen[i].page * MODEL_PAGE == s->offset + i * MODEL_PAGE;
 }
 
-static bool both_may_show(const Pair *p, int file) {
-        const ModelBacking *b = &p->model->backings[file];
-
-        return (b->vm == p->vm || b->shared_with[p->vm]) && (b->vm == p->other_vm || b->shared_with[p->other_vm]);
+/* Whether one mapping may show both pages, one after the other. */
+static bool is_one_mapping(const ModelPage *a, const ModelPage *b) {
+        if (a->kind != b->kind)
+                return false;
+        return a->kind == SEEN_MEMORY || (a->file == b->file && a->page + 1 == b->page);
 }
 
-static bool in_smram(uint64_t gpa) {
-        return gpa >= 0xfeda0000 && gpa < 0xfeda0000 + 128 * 1024;
+static MappedKind mapped_kind(const ModelPage *page) {
+        if (page->kind == SEEN_FILE)
+                return model_is_guest_memfd(page->file) ? MAPPED_GUEST_MEMFD : MAPPED_FILE;
+        return page->kind == SEEN_COPY ? MAPPED_COPY : MAPPED_MEMORY;
 }
 
-/* All pages that follow each other in both slots like these two must lie in the window, in the same slot's view. */
-static bool are_smram_window(const Pair *p) {
-        uint64_t back = p->i < p->j ? p->i : p->j;
-        bool window = true, other_window = true;
+/* What is reported is the first mapping that is not as declared. */
+static bool mapping_refuses(int vm, const ModelSpec *s, const ModelPage *seen, ModelVerdict *verdict) {
+        uint64_t i = 0;
 
-        for (uint64_t i = p->i - back, j = p->j - back; i < pages_of(p->s) && j < pages_of(p->o); i++, j++) {
-                window = window && in_smram(p->s->gpa + i * MODEL_PAGE);
-                other_window = other_window && in_smram(p->o->gpa + j * MODEL_PAGE);
+        while (i < pages_of(s) && is_as_declared(s, seen, i))
+                i++;
+        if (i == pages_of(s))
+                return false;
+
+        do {
+                bool has_file = seen[i].kind != SEEN_MEMORY;
+
+                model_add_common(verdict, (ModelCommon) {
+                                                  .rule = RULE_MAPPING_MISMATCH,
+                                                  .vm = vm,
+                                                  .id = s->id,
+                                                  .as_id = s->as_id,
+                                                  .gpa = s->gpa + i * MODEL_PAGE,
+                                                  .requested_gpa = s->gpa + i * MODEL_PAGE,
+                                                  .file = has_file ? seen[i].file : MODEL_NONE,
+                                                  .offset = has_file ? seen[i].page * MODEL_PAGE : 0,
+                                                  .mapped = mapped_kind(&seen[i]),
+                                          });
+                i++;
+        } while (i < pages_of(s) && is_one_mapping(&seen[i - 1], &seen[i]));
+        return refuse(verdict, RULE_MAPPING_MISMATCH, 0);
+}
+
+static void show_what_is_seen(ModelSlot *slot, const ModelPage *seen) {
+        for (uint64_t i = 0; i < pages_of(&slot->spec); i++)
+                if (seen[i].kind == SEEN_FILE)
+                        slot->shared[i] = page_number(seen[i].file, seen[i].page);
+}
+
+static void show_what_is_declared(ModelSlot *slot) {
+        const ModelSpec *s = &slot->spec;
+
+        for (uint64_t i = 0; i < pages_of(s); i++) {
+                if (s->backing != MODEL_NONE)
+                        slot->shared[i] = page_number(s->backing, s->offset / MODEL_PAGE + i);
+                if (s->guest_memfd != MODEL_NONE)
+                        slot->private[i] = page_number(s->guest_memfd, s->guest_memfd_offset / MODEL_PAGE + i);
         }
-
-        return window || other_window;
 }
 
-static SlotRule rule_of(const Pair *p, int file, int other_file, bool same_hva) {
-        uint64_t gpa = p->s->gpa + p->i * MODEL_PAGE, other_gpa = p->o->gpa + p->j * MODEL_PAGE;
-        bool same_vm = p->vm == p->other_vm, other_space = p->s->as_id != p->o->as_id;
-        bool custody = file != MODEL_NONE || other_file != MODEL_NONE;
+/* The backing that is all of the shared side, each page after the one before, or MODEL_NONE. */
+static int whole_backing(const Model *model, const ModelSlot *slot) {
+        int file = file_of(slot->shared[0]);
 
-        if (same_vm && other_space && gpa == other_gpa)
-                return RULE_SAME_FRAME;
-        if (is_private(p->model, file) || is_private(p->model, other_file))
-                return RULE_PRIVATE_ALIAS;
-        if ((p->s->flags & SLOT_READONLY) && (p->o->flags & SLOT_READONLY))
-                return RULE_ROM_SHADOW;
-        if (same_vm && same_hva && !custody)
-                return RULE_VMM_WINDOW;
-        if (same_vm && same_hva && other_space)
-                return RULE_ADDRESS_SPACE_TRANSIT;
-        if (same_vm && same_hva && are_smram_window(p))
-                return RULE_SMRAM_WINDOW;
-        if (!same_vm && custody && (file == MODEL_NONE || both_may_show(p, file)) &&
-            (other_file == MODEL_NONE || both_may_show(p, other_file)))
-                return RULE_DECLARED_SHARE;
-        return RULE_UNDECLARED_ALIAS;
+        for (uint64_t i = 1; i < pages_of(&slot->spec); i++)
+                if (!continues(slot->shared[i - 1], slot->shared[i]))
+                        return MODEL_NONE;
+        return file != MODEL_NONE && exists(model, file) ? file : MODEL_NONE;
 }
 
-static void add_alias(const Pair *p, ModelVerdict *verdict, int file, int other_file, bool same_hva, uint64_t offset) {
-        add_common(verdict, (ModelCommon) {
-                                    .rule = rule_of(p, file, other_file, same_hva),
-                                    .vm = p->other_vm,
-                                    .id = p->o->id,
-                                    .as_id = p->o->as_id,
-                                    .gpa = p->o->gpa + p->j * MODEL_PAGE,
-                                    .requested_gpa = p->s->gpa + p->i * MODEL_PAGE,
-                                    .backing = other_file != MODEL_NONE ? other_file : file,
-                                    .offset = offset,
-                            });
+static void note_whole_backing(const Model *model, ModelSlot *slot) {
+        slot->spec.backing = whole_backing(model, slot);
+        slot->spec.offset = slot->spec.backing != MODEL_NONE ? offset_of(slot->shared[0]) : 0;
 }
 
-/* The page of the file that a side of a slot shows, as one number; differs between files; 0 if it shows none. */
-static uint64_t page_number(int file, uint64_t offset, uint64_t page) {
-        return file == MODEL_NONE ? 0 : ((uint64_t) file + 1) << 32 | (offset / MODEL_PAGE + page);
-}
-
-static void compare_pages(const Pair *p, ModelVerdict *verdict) {
-        const ModelSpec *s = p->s, *o = p->o;
-        uint64_t shared = page_number(s->backing, s->offset, p->i);
-        uint64_t private = page_number(s->guest_memfd, s->guest_memfd_offset, p->i);
-        uint64_t other_shared = page_number(o->backing, o->offset, p->j);
-        uint64_t other_private = page_number(o->guest_memfd, o->guest_memfd_offset, p->j);
-        uint64_t hva = s->hva + p->i * MODEL_PAGE, other_hva = o->hva + p->j * MODEL_PAGE;
-        bool same_hva = p->model->mm[p->vm] == p->model->mm[p->other_vm] && hva == other_hva;
-
-        if (shared != 0 && shared == other_shared)
-                add_alias(p, verdict, s->backing, o->backing, same_hva, o->offset + p->j * MODEL_PAGE);
-        if (shared != 0 && shared == other_private)
-                add_alias(p, verdict, s->backing, o->guest_memfd, false, o->guest_memfd_offset + p->j * MODEL_PAGE);
-        if (private != 0 && private == other_shared)
-                add_alias(p, verdict, s->guest_memfd, o->backing, false, o->offset + p->j * MODEL_PAGE);
-        if (private != 0 && private == other_private)
-                add_alias(p, verdict, s->guest_memfd, o->guest_memfd, false,
-                          o->guest_memfd_offset + p->j * MODEL_PAGE);
-        if (same_hva && (shared == 0 || shared != other_shared))
-                add_alias(p, verdict, s->backing, o->backing, true,
-                          other_shared != 0 ? o->offset + p->j * MODEL_PAGE :
-                          shared != 0       ? s->offset + p->i * MODEL_PAGE :
-                                              0);
-}
-
-static void compare_with_itself(const Pair *p, ModelVerdict *verdict) {
-        uint64_t shared = page_number(p->s->backing, p->s->offset, p->i);
-        uint64_t private = page_number(p->s->guest_memfd, p->s->guest_memfd_offset, p->j);
-
-        if (shared != 0 && shared == private && p->i != p->j)
-                add_alias(p, verdict, p->s->backing, p->s->backing, false, p->s->offset + p->i * MODEL_PAGE);
-}
-
-static void judge_aliases(const Model *model, int vm, const ModelSpec *s, int self, ModelVerdict *verdict) {
-        Pair p = { .model = model, .vm = vm, .s = s };
-
-        for (int t = MODEL_NONE; t < (int) model->n_slots; t++) {
-                if (t == self && t != MODEL_NONE)
-                        continue;
-                p.other_vm = t == MODEL_NONE ? vm : model->slots[t].vm;
-                p.o = t == MODEL_NONE ? s : &model->slots[t].spec;
-                for (p.i = 0; p.i < pages_of(s); p.i++)
-                        for (p.j = 0; p.j < pages_of(p.o); p.j++)
-                                if (t == MODEL_NONE)
-                                        compare_with_itself(&p, verdict);
-                                else
-                                        compare_pages(&p, verdict);
-        }
+void model_settle(Model *model) {
+        for (int file = 0; file < MODEL_FILES; file++)
+                if (!exists(model, file) && model_count_showing(model, file) == 0)
+                        model->was_at_zero[file] = false;
+        for (size_t i = 0; i < model->n_slots; i++)
+                note_whole_backing(model, &model->slots[i]);
 }
 
 /* ---- setting ---- */
 
-static bool specs_equal(const ModelSpec *a, const ModelSpec *b) {
-        return a->flags == b->flags && a->gpa == b->gpa && a->size == b->size && a->hva == b->hva &&
-               a->backing == b->backing && a->offset == b->offset && a->guest_memfd == b->guest_memfd &&
-               a->guest_memfd_offset == b->guest_memfd_offset;
+static bool slots_equal(const ModelSlot *a, const ModelSlot *b) {
+        return a->spec.flags == b->spec.flags && a->spec.gpa == b->spec.gpa && a->spec.size == b->spec.size &&
+               a->spec.hva == b->spec.hva && memcmp(a->shared, b->shared, sizeof(a->shared)) == 0 &&
+               memcmp(a->private, b->private, sizeof(a->private)) == 0;
 }
 
-void model_set(Model *model, int vm, const ModelSpec *spec, ModelVerdict *verdict) {
+static bool shows_what_is_read_only(const Model *model, const ModelSlot *slot) {
+        for (uint64_t i = 0; i < pages_of(&slot->spec); i++) {
+                int file = file_of(slot->shared[i]);
+
+                if (file != MODEL_NONE && exists(model, file) && model->backings[file].shared_with[slot->vm] &&
+                    model_shares_read_only(file, slot->vm))
+                        return true;
+        }
+        return false;
+}
+
+/* The shared side, as it is declared or seen, and the rules about it that are no alias rules. True if they deny the
+ * slot, whatever the policy or because the policy is to enforce. */
+static bool shared_side_is_denied(const Model *model, ModelSlot *slot, const ModelPage *seen, ModelVerdict *verdict) {
+        ModelSpec *s = &slot->spec;
+
+        if (seen && s->backing != MODEL_NONE && mapping_refuses(slot->vm, s, seen, verdict)) {
+                if (!model->observes[slot->vm])
+                        return true;
+                s->backing = MODEL_NONE;
+        }
+        if (seen && s->backing == MODEL_NONE) {
+                show_what_is_seen(slot, seen);
+                note_whole_backing(model, slot);
+        }
+
+        if (s->backing != MODEL_NONE &&
+            (s->offset % MODEL_PAGE != 0 || !file_has(&model->backings[s->backing], s->offset, s)))
+                return refuse(verdict, RULE_BEYOND_BACKING, 0);
+        show_what_is_declared(slot);
+        return shows_what_is_read_only(model, slot) && !(s->flags & SLOT_READONLY) &&
+               refuse(verdict, RULE_SHARE_READ_ONLY, 0);
+}
+
+void model_set(Model *model, int vm, const ModelSpec *spec, const ModelPage *seen, ModelVerdict *verdict) {
         int self = model_find(model, vm, spec->as_id, spec->id);
-        ModelSpec s = *spec;
+        ModelSlot slot = { .vm = vm, .spec = *spec };
+        ModelSpec *s = &slot.spec;
 
         verdict->outcome = OUTCOME_OK;
         verdict->rule = RULE_NONE;
         verdict->kernel_errno = 0;
         verdict->n_common = 0;
+        verdict->n_allowed = 0;
         verdict->denied = true;
         verdict->changed = false;
 
-        if (s.flags != 4) {
-                s.guest_memfd = MODEL_NONE;
-                s.guest_memfd_offset = 0;
+        if (s->flags != 4) {
+                s->guest_memfd = MODEL_NONE;
+                s->guest_memfd_offset = 0;
         }
-        if (s.backing == MODEL_NONE)
-                s.offset = 0;
+        if (s->backing == MODEL_NONE)
+                s->offset = 0;
 
-        if (kvm_refuses(model, vm, &s, self, verdict))
+        if (kvm_refuses(model, vm, s, self, verdict))
                 return;
-        if (s.size > 0) {
-                if (s.backing != MODEL_NONE &&
-                    (s.offset % MODEL_PAGE != 0 || !file_has(&model->backings[s.backing], s.offset, &s))) {
-                        refuse(verdict, RULE_BEYOND_BACKING, 0);
+        if (s->size > 0) {
+                if (shared_side_is_denied(model, &slot, seen, verdict))
                         return;
-                }
-                if (s.backing != MODEL_NONE && model->backings[s.backing].shared_with[vm] &&
-                    model_shares_read_only(s.backing, vm) && !(s.flags & SLOT_READONLY)) {
-                        refuse(verdict, RULE_SHARE_READ_ONLY, 0);
-                        return;
-                }
-                judge_aliases(model, vm, &s, self, verdict);
+                model_judge_aliases(model, &slot, self, verdict);
         }
         if (verdict->outcome == OUTCOME_REFUSED && !model->observes[vm])
                 return;
 
         verdict->denied = false;
-        verdict->changed = self == MODEL_NONE || !specs_equal(&s, &model->slots[self].spec);
+        verdict->changed = self == MODEL_NONE || !slots_equal(&slot, &model->slots[self]);
         if (self != MODEL_NONE)
                 remove_at(model, (size_t) self);
-        if (s.size > 0)
-                insert_slot(model, vm, &s);
+        if (s->size == 0)
+                return;
+        insert_slot(model, &slot);
+        if (s->gpa == 0 && slot.shared[0] != 0)
+                model->was_at_zero[file_of(slot.shared[0])] = true;
 }

@@ -11,6 +11,7 @@
 
 enum {
         OPERATION_SPECS_MAX = 4,
+        OPERATION_LOOKS_MAX = 3,
 };
 
 typedef enum OperationKind {
@@ -35,6 +36,13 @@ enum {
         KEEP_BACKING = 1 << 4,
 };
 
+/* What was seen at some pages of a slot. As declared is nowhere if nothing is declared. */
+typedef struct Look {
+        bool as_declared;
+        ModelPage first; /* else; the pages of a file follow each other */
+        size_t n_pages;
+} Look;
+
 typedef struct Operation {
         OperationKind kind;
         int vm;
@@ -42,13 +50,16 @@ typedef struct Operation {
         size_t n_specs;
         ModelSpec specs[OPERATION_SPECS_MAX];
         unsigned keep[OPERATION_SPECS_MAX];
+        Look looks[OPERATION_SPECS_MAX][OPERATION_LOOKS_MAX]; /* in turn, from the slot's start to its end */
+        size_t n_looks[OPERATION_SPECS_MAX];                  /* 0: nobody looked */
 } Operation;
 
 /* Any bytes are a sequence of operations. Returns how many there are, at most max. */
 size_t replay_decode(const uint8_t *data, size_t size, Operation *operations, size_t max);
 
 /* Runs the sequence on an empty registry. Returns the number of operations if the core and the model agree after each
- * of them, else the index of the first after which they do not, and what differs in difference. */
+ * of them, else the index of the first after which they do not, and what differs in difference. It ends before an
+ * operation that the core may refuse for its number of aliases, which the model does not count as the core does. */
 size_t replay_run(const Operation *operations, size_t n, char *difference, size_t difference_size);
 
 /* How often each rule has decided so far. */

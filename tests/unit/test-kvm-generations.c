@@ -61,41 +61,6 @@ static void guest_memfd_comes_before_the_last_gfn_in_7_3(void **state) {
                            .hva = HVA, .guest_memfd = f.gmem, .guest_memfd_offset = BACKING_PAGES * P);
 }
 
-static void guest_memfd_of_an_ordinary_vm_before_6_18(void **state) {
-        VM *vm;
-        Backing *gmem;
-
-        (void) state;
-        on_generation(KVM_GENERATION_6_8);
-        vm = make_vm_of_type("ordinary", VM_TYPE_ORDINARY);
-        gmem = make_backing(vm, "gmem", BACKING_GUEST_MEMFD);
-        assert_kvm_refuses(vm, RULE_FLAGS, EINVAL, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA,
-                           .guest_memfd = gmem);
-        bind_first_page(); /* the type of this VM is not known */
-}
-
-static void guest_memfd_of_a_private_vm_before_6_18(void **state) {
-        VM *vm;
-        Backing *gmem;
-
-        (void) state;
-        on_generation(KVM_GENERATION_6_8);
-        vm = make_vm_of_type("private", VM_TYPE_PRIVATE);
-        gmem = make_backing(vm, "gmem", BACKING_GUEST_MEMFD);
-        assert_ok(vm, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA, .guest_memfd = gmem);
-}
-
-static void guest_memfd_of_an_ordinary_vm_from_6_18_on(void **state) {
-        VM *vm;
-        Backing *gmem;
-
-        (void) state;
-        on_generation(KVM_GENERATION_6_18);
-        vm = make_vm_of_type("ordinary", VM_TYPE_ORDINARY);
-        gmem = make_backing(vm, "gmem", BACKING_GUEST_MEMFD);
-        assert_ok(vm, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA, .guest_memfd = gmem);
-}
-
 static void kvm_without_guest_memfd(void **state) {
         KVMRules kvm = kvm_rules_of(KVM_GENERATION_DEFAULT);
 
@@ -115,26 +80,70 @@ static void kvm_without_a_second_address_space(void **state) {
         assert_kvm_refuses(f.vm, RULE_SLOT_ID, EINVAL, .as_id = 1, .size = P, .hva = HVA);
 }
 
-static void private_vm_has_one_address_space(void **state) {
-        VM *vm = make_vm_of_type("private", VM_TYPE_PRIVATE);
+/* kvm_arch_nr_memslot_as_ids(), kvm_arch_has_readonly_mem(), kvm_arch_has_private_mem() */
+static const struct {
+        const char *name;
+        bool second_address_space, readonly, guest_memfd_before_6_18;
+} types[_VM_TYPE_MAX] = {
+        [VM_TYPE_UNDECLARED] = { "undeclared", true, true, true },
+        [VM_TYPE_ORDINARY] = { "ordinary", true, true, false },
+        [VM_TYPE_SW_PROTECTED] = { "sw_protected", false, true, true },
+        [VM_TYPE_SEV] = { "sev", true, true, false },
+        [VM_TYPE_SEV_ES] = { "sev_es", true, false, false },
+        [VM_TYPE_SNP] = { "snp", false, false, true },
+        [VM_TYPE_TDX] = { "tdx", false, false, true },
+};
 
+static void type_decides_about_the_second_address_space(void **state) {
         (void) state;
-        assert_kvm_refuses(vm, RULE_SLOT_ID, EINVAL, .as_id = 1, .size = P, .hva = HVA);
-        assert_ok(make_vm_of_type("ordinary", VM_TYPE_ORDINARY), .as_id = 1, .size = P, .hva = HVA);
+        for (VMType type = 0; type < _VM_TYPE_MAX; type++) {
+                VM *vm = make_vm_of_type(types[type].name, type);
+
+                if (types[type].second_address_space)
+                        assert_ok(vm, .as_id = 1, .size = P, .hva = HVA);
+                else
+                        assert_kvm_refuses(vm, RULE_SLOT_ID, EINVAL, .as_id = 1, .size = P, .hva = HVA);
+                assert_ok(vm, .as_id = 0, .size = P, .hva = HVA);
+        }
 }
 
-static void private_vm_may_have_read_only_slots(void **state) {
+static void type_decides_about_read_only_slots(void **state) {
         (void) state;
-        assert_ok(make_vm_of_type("private", VM_TYPE_PRIVATE), .flags = SLOT_READONLY, .size = P, .hva = HVA);
+        for (VMType type = 0; type < _VM_TYPE_MAX; type++) {
+                VM *vm = make_vm_of_type(types[type].name, type);
+
+                if (types[type].readonly)
+                        assert_ok(vm, .flags = SLOT_READONLY, .size = P, .hva = HVA);
+                else
+                        assert_kvm_refuses(vm, RULE_FLAGS, EINVAL, .flags = SLOT_READONLY, .size = P, .hva = HVA);
+                assert_ok(vm, .id = 1, .flags = SLOT_LOG_DIRTY_PAGES, .gpa = P, .size = P, .hva = HVA + P);
+        }
 }
 
-static void protected_vm_has_no_read_only_slots(void **state) {
-        VM *vm = make_vm_of_type("protected", VM_TYPE_PROTECTED);
-
+static void type_decides_about_guest_memfd_before_6_18(void **state) {
         (void) state;
-        assert_kvm_refuses(vm, RULE_FLAGS, EINVAL, .flags = SLOT_READONLY, .size = P, .hva = HVA);
-        assert_kvm_refuses(vm, RULE_SLOT_ID, EINVAL, .as_id = 1, .size = P, .hva = HVA);
-        assert_ok(vm, .flags = SLOT_LOG_DIRTY_PAGES, .size = P, .hva = HVA);
+        on_generation(KVM_GENERATION_6_8);
+        for (VMType type = 0; type < _VM_TYPE_MAX; type++) {
+                VM *vm = make_vm_of_type(types[type].name, type);
+                Backing *gmem = make_backing(vm, "gmem", BACKING_GUEST_MEMFD);
+
+                if (types[type].guest_memfd_before_6_18)
+                        assert_ok(vm, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA, .guest_memfd = gmem);
+                else
+                        assert_kvm_refuses(vm, RULE_FLAGS, EINVAL, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA,
+                                           .guest_memfd = gmem);
+        }
+}
+
+static void type_decides_nothing_about_guest_memfd_from_6_18_on(void **state) {
+        (void) state;
+        on_generation(KVM_GENERATION_6_18);
+        for (VMType type = 0; type < _VM_TYPE_MAX; type++) {
+                VM *vm = make_vm_of_type(types[type].name, type);
+                Backing *gmem = make_backing(vm, "gmem", BACKING_GUEST_MEMFD);
+
+                assert_ok(vm, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA, .guest_memfd = gmem);
+        }
 }
 
 static void kvm_without_read_only_slots(void **state) {
@@ -193,14 +202,12 @@ int main(void) {
                 TEST(binding_overlap_by_generation),
                 TEST(last_gfn_comes_before_the_binding_from_7_3_on),
                 TEST(guest_memfd_comes_before_the_last_gfn_in_7_3),
-                TEST(guest_memfd_of_an_ordinary_vm_before_6_18),
-                TEST(guest_memfd_of_a_private_vm_before_6_18),
-                TEST(guest_memfd_of_an_ordinary_vm_from_6_18_on),
                 TEST(kvm_without_guest_memfd),
                 TEST(kvm_without_a_second_address_space),
-                TEST(private_vm_has_one_address_space),
-                TEST(private_vm_may_have_read_only_slots),
-                TEST(protected_vm_has_no_read_only_slots),
+                TEST(type_decides_about_the_second_address_space),
+                TEST(type_decides_about_read_only_slots),
+                TEST(type_decides_about_guest_memfd_before_6_18),
+                TEST(type_decides_nothing_about_guest_memfd_from_6_18_on),
                 TEST(kvm_without_read_only_slots),
                 TEST(kvm_with_fewer_slots),
                 TEST(five_levels_of_page_tables),

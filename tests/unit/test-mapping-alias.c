@@ -304,6 +304,31 @@ static void file_that_comes_to_guest_address_zero(void **state) {
                        SEE(file_at(HVA, 1, FOREIGN, 0)));
 }
 
+/* Also if the batch that brought it there moves it away. */
+static void batch_that_moves_away_from_guest_address_zero(void **state) {
+        const Mapping *mapping = see(1, (MappedRun[]) { file_at(HVA, 1, FOREIGN, 0) });
+        const SlotSpec specs[] = {
+                { .id = 1, .gpa = 0, .size = P, .hva = HVA, .mapping = mapping },
+                { .id = 1, .gpa = 16 * P, .size = P, .hva = HVA, .mapping = mapping },
+                { .id = 2, .gpa = 17 * P, .size = P, .hva = HVA, .mapping = mapping },
+        };
+        Verdict verdicts[3] = {};
+        bool accepted;
+
+        (void) state;
+        assert_int_equal(slot_set_many(f.vm, specs, 3, true, verdicts, NULL, &accepted), 0);
+        assert_false(accepted);
+        assert_int_equal(verdicts[1].rule, RULE_NONE);
+        assert_int_equal(verdicts[2].rule, RULE_UNDECLARED_ALIAS);
+        for (size_t i = 0; i < 3; i++)
+                verdict_done(&verdicts[i]);
+
+        assert_int_equal(slot_set_many(f.vm, specs, 2, true, verdicts, NULL, &accepted), 0);
+        assert_true(accepted);
+        assert_refused(f.vm, RULE_UNDECLARED_ALIAS, .id = 2, .gpa = 17 * P, .size = P, .hva = HVA,
+                       SEE(file_at(HVA, 1, FOREIGN, 0)));
+}
+
 static void dry_run_leaves_no_trace(void **state) {
         SlotSpec spec = { .gpa = 0, .size = P, .hva = ELSE, SEE(file_at(ELSE, 1, FOREIGN, 8)) };
         Verdict verdict;
@@ -491,6 +516,7 @@ int main(void) {
                 TEST(file_mapped_twice),
                 TEST(file_at_guest_address_zero),
                 TEST(file_that_comes_to_guest_address_zero),
+                TEST(batch_that_moves_away_from_guest_address_zero),
                 TEST(dry_run_leaves_no_trace),
                 TEST(read_only_file_in_two_vms),
                 TEST(same_frame_of_a_file),

@@ -83,6 +83,24 @@ static void vm_that_differs(void **state) {
         assert_string_equal(vm_differs(f.vm, &spec), "retainGuestMemfd");
         spec.retain_usec = 1;
         assert_string_equal(vm_differs(f.vm, &spec), "retainUSec");
+        spec.retain_usec = 0;
+        spec.retain_guest_memfd = false;
+        spec.alias_policy = ALIAS_POLICY_ENFORCE;
+        spec.type = VM_TYPE_SNP;
+        assert_string_equal(vm_differs(f.vm, &spec), "type");
+}
+
+static void vm_of_another_type(void **state) {
+        VMSpec spec = { .name = "new", .type = VM_TYPE_SEV };
+        VM *vm;
+
+        (void) state;
+        assert_int_equal(vm_new(f.registry, &spec, &vm), 0);
+        assert_int_equal(vm->type, VM_TYPE_SEV);
+        spec.type = VM_TYPE_SEV_ES;
+        assert_string_equal(vm_differs(vm, &spec), "type");
+        spec.type = VM_TYPE_UNDECLARED;
+        assert_null(vm_differs(vm, &spec));
 }
 
 static void vm_with_another_uuid(void **state) {
@@ -350,6 +368,27 @@ static void backings_of_one_vm_are_limited(void **state) {
         assert_int_equal(backing_admit(f.vm, &spec, &backing), CORE_E_EXISTS);
 }
 
+static void limits_may_be_lowered_and_raised(void **state) {
+        BackingSpec spec = spec_of("more", 1000);
+        Backing *backing;
+        VM *vm;
+
+        (void) state;
+        f.registry->limits = (CoreLimits) { .vms_per_uid = 1, .backings_per_vm = 1 };
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "more" }, &vm), CORE_E_LIMIT);
+        assert_int_equal(backing_admit(f.vm, &spec, &backing), CORE_E_LIMIT);
+        assert_int_equal(backing_new(f.vm, &spec, &backing), CORE_E_LIMIT);
+        assert_int_equal(f.registry->n_vms, 2);
+        assert_int_equal(f.vm->n_backings, 2);
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "other", .owner = 9 }, &vm), 0);
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "another", .owner = 9 }, &vm), CORE_E_LIMIT);
+
+        f.registry->limits = (CoreLimits) { .vms_per_uid = 3, .backings_per_vm = 3 };
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "more" }, &vm), 0);
+        assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = "yet-more" }, &vm), CORE_E_LIMIT);
+        assert_int_equal(backing_new(f.vm, &spec, &backing), 0);
+}
+
 static void admission_changes_nothing(void **state) {
         BackingSpec spec = spec_of("new", 1);
         Backing *backing;
@@ -488,6 +527,7 @@ int main(void) {
                 TEST(vm_of_a_taken_name),
                 TEST(vm_that_differs),
                 TEST(vm_with_another_uuid),
+                TEST(vm_of_another_type),
                 TEST(vms_of_one_owner_are_limited),
                 TEST(walk_over_vms_is_in_order_of_names),
                 TEST(walk_over_vms_goes_on_after_one_that_is_gone),
@@ -508,6 +548,7 @@ int main(void) {
                 TEST(backing_of_a_taken_name),
                 TEST(backing_of_a_known_file),
                 TEST(backings_of_one_vm_are_limited),
+                TEST(limits_may_be_lowered_and_raised),
                 TEST(admission_changes_nothing),
                 TEST(backing_that_differs),
                 TEST(released_backing_is_forgotten),
