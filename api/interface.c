@@ -76,7 +76,9 @@ static SD_VARLINK_DEFINE_METHOD(
                 DOC("Index of a pidfd of the VMM in the file descriptors of this call; the calling process if not given. The process must run as the VM's owner uid, or the caller must be root."),
                 INPUT(pidFileDescriptor, INT, OPTIONAL),
                 DOC("The VM as it is now."),
-                OUTPUT_OF(vm, VM, 0));
+                OUTPUT_OF(vm, VM, 0),
+                DOC("Of a retained VM: processes that privmemd may not look at, so that it cannot say whether they have the memory. It needs root or CAP_SYS_PTRACE for those of other users. Null if there are none."),
+                OUTPUT(unreadable, INT, OPTIONAL));
 
 static SD_VARLINK_DEFINE_METHOD(
                 HandOverVM,
@@ -407,6 +409,17 @@ static SD_VARLINK_DEFINE_ERROR(
                 FIELD(vm, STRING, 0),
                 DOC("The process id of its VMM."),
                 FIELD(pid, INT, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                Fenced,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("Processes that have its memory open or mapped, in order of process id: the first 64."),
+                FIELD_OF(holders, HoldingProcess, ARRAY),
+                DOC("How many there are."),
+                FIELD(count, INT, 0),
+                DOC("Processes that privmemd may not look at, so that they are not among them, whatever they have."),
+                FIELD(unreadable, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(NotSupported, MESSAGE, DOC("What is not possible, and why."), FIELD(feature, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 SlotRefused,
@@ -470,6 +483,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(Survival, "Whether a backing outlives one event."),
                 TYPE(Survivals, "What becomes of a backing in each event, as things are now."),
                 TYPE(Backing, "One file of guest memory."),
+                TYPE(HoldingProcess, "A process that has memory."),
                 TYPE(Holder, "A process, and what it has of one backing."),
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
                 TYPE(ListedSlot, "A live slot and its VM."),
@@ -483,7 +497,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
 
                 METHOD(GetHost, "What this host can do and how much guest memory it has promised."),
                 METHOD(RegisterVM, "Makes a VM known. The same request again succeeds; another one under the same name is NameConflict."),
-                METHOD(AttachVM, "Makes a process the VM's VMM. VMInUse while another one lives, unless HandOverVM has named the process. privmemd holds its pidfd and applies the exit policy when it ends."),
+                METHOD(AttachVM, "Makes a process the VM's VMM. VMInUse while another one lives, unless HandOverVM has named the process. Fenced while other processes have the memory of a retained VM; those VMMs do not count whose VMs its backings are shared with. privmemd holds its pidfd and applies the exit policy when it ends."),
                 METHOD(HandOverVM, "Names the process that may take over from the living VMM: its AttachVM then makes it the VMM at once, with no slots, while the former VMM and its slots go on until it exits. If the new VMM exits first, the VM is the former one's again, with the slots it has. Memory that both show is allowed by the rule hand_over; a guest_memfd is not handed over, for no kernel can bind it to another VM. The same request again succeeds, another one takes its place, and without pidFileDescriptor it is taken back. VMInUse while the former VMM of the last hand-over lives."),
                 METHOD(UnregisterVM, "Forgets a VM and releases its backings. VMInUse while a VMM is attached."),
                 METHOD(ListVMs, "Lists the VMs that the caller may see: its own, or all for root. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),

@@ -79,7 +79,7 @@ int privmem_fd(const privmem *p);
  *
  * Every error of io.privmemd.Memory has one errno: NoSuchVM and NoSuchBacking -ENOENT, NotPermitted -EACCES,
  * NameConflict -EEXIST, InvalidName, InvalidValue and InvalidRange -EINVAL, WrongFds -EBADF, NotMemory
- * -EMEDIUMTYPE, NotSealed -EPERM, NoCapacity -ENOSPC, LimitExceeded -EDQUOT, BackingInUse and VMInUse -EBUSY,
+ * -EMEDIUMTYPE, NotSealed -EPERM, NoCapacity -ENOSPC, LimitExceeded -EDQUOT, BackingInUse, VMInUse and Fenced -EBUSY,
  * NotSupported -EOPNOTSUPP, SlotRefused and SlotsRefused -ERANGE, HostFailure -EIO. Of the others,
  * InvalidParameter is -EINVAL, PermissionDenied -EACCES, a missing method or interface -EOPNOTSUPP,
  * io.systemd.System the errno that it carries, and an error unknown to this version -EREMOTEIO.
@@ -184,7 +184,8 @@ const char *privmem_vm_name(const privmem_vm *vm);
  *
  * pidfd  of the process, or -1 for the caller. It must run as the VM's owner, unless the caller is root.
  *
- * -EBUSY: another VMM is attached and lives, and has not named this process in privmem_vm_hand_over(). */
+ * -EBUSY: another VMM is attached and lives, and has not named this process in privmem_vm_hand_over(); or
+ * the VM is retained and other processes have its memory open or mapped, which privmem_error_message() names. */
 int privmem_vm_attach(privmem_vm *vm, int pidfd);
 
 /* Names the process that may take over from the VM's living VMM, by privmem_vm_attach(). It gets the VM with no slots,

@@ -5,7 +5,8 @@
  * declared in front/service.h.
  *
  * Each change of who owns what goes through one function:
- *  - a VM is registered by service_register(), attached by service_attach(), and ends in manager_drop_vm();
+ *  - a VM is registered by service_register(), attached by service_attach() or by what that leads to, and ends in
+ *    manager_drop_vm();
  *  - a VM's successor is named by service_hand_over();
  *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it; when the time that it is retained
  *    for runs out, manager_watch_expiry()'s timer ends it;
@@ -21,6 +22,7 @@
 #include "host/process.h"
 #include "manager.h"
 
+typedef struct Attempt Attempt;
 typedef struct HolderDesk HolderDesk;
 
 struct Service {
@@ -30,6 +32,7 @@ struct Service {
         MemoryHost memory;
         KVMHost kvm;
         HolderDesk *holders;
+        TAILQ_HEAD(, Attempt) attempts; /* to attach a process to a retained VM */
         uint64_t next_mm_id;
         AdviceFacts advice;
         uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
@@ -55,6 +58,11 @@ int custody_fd(const Backing *backing);
 uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason);
 /* Every exit of a VMM comes here. The VM may be gone afterwards. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid);
+
+/* ---- attaching: manager-attach.c ---- */
+
+/* Ends all attempts to attach to the VM, which is about to go; NULL: all there are, for privmemd is. */
+void attempts_end(Manager *manager, const VM *vm);
 
 /* ---- VMs that are retained for a time: manager-expiry.c ---- */
 

@@ -26,24 +26,6 @@ int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_c
         return 0;
 }
 
-int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) {
-        _cleanup_(process_done) Process process = { .pidfd = -EBADF };
-        int r;
-
-        r = vmm_open_process(pidfd, vm, peer, &process, f);
-        if (r != 0)
-                return r;
-        if (vm->state == VM_ATTACHED && service_vmm_pid(vm) == process.pid)
-                return 0;
-        if (vm->state == VM_ATTACHED && !vmm_is_successor(vm, &process))
-                return fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
-        r = vmm_new(service, vm, &process);
-        if (r < 0)
-                return r;
-        front_publish(service->front, &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
-        return 0;
-}
-
 int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) {
         _cleanup_(process_done) Process process = { .pidfd = -EBADF };
         int r;
@@ -86,6 +68,7 @@ uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason) {
         uint64_t freed = 0;
         Backing *backing;
 
+        attempts_end(manager, vm);
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
                 freed += custody_leave(manager, backing, reason);

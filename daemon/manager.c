@@ -25,6 +25,7 @@ int manager_new(sd_event *event, Manager **ret) {
                 return -ENOMEM;
         manager->event = sd_event_ref(event);
         manager->next_mm_id = 1;
+        TAILQ_INIT(&manager->attempts);
         kvm_host_probe(&manager->kvm);
         r = memory_host_probe(&manager->memory);
         if (r >= 0)
@@ -49,6 +50,7 @@ Manager *manager_free(Manager *manager) {
 
         if (!manager)
                 return NULL;
+        attempts_end(manager, /* vm= */ NULL);
         /* Nobody is told any more. */
         manager->front = front_free(manager->front);
         manager->holders = holder_desk_free(manager->holders);

@@ -83,7 +83,48 @@ static void add_retention(Table *t, json_object *vm) {
                 add_row(t, "guest_memfds", strdup("kept for reading"));
 }
 
-static int print_vm(json_object *vm) {
+/* A process has an entry for each backing. */
+static bool is_listed_before(json_object *holders, size_t n, uint64_t pid) {
+        uint64_t other;
+
+        for (size_t i = 0; i < n; i++)
+                if (json_get_uint64(json_object_array_get_idx(holders, i), "pid", &other) && other == pid)
+                        return true;
+        return false;
+}
+
+/* "held by 71 (vhost-device), 72 (cat)": who may keep the next VMM from being attached. The VMMs of other VMs do not, if the
+ * memory is shared with these. */
+static char *format_fence(json_object *holders) {
+        const char *before = "held by ";
+        char *text = NULL;
+        uint64_t pid;
+        size_t size;
+        FILE *out;
+
+        out = open_memstream(&text, &size);
+        if (!out)
+                return NULL;
+        for (size_t i = 0; i < json_object_array_length(holders); i++) {
+                json_object *holder = json_object_array_get_idx(holders, i);
+                const char *command = json_get_string(holder, "command");
+
+                if (json_get_array(holder, "vmmOf") || !json_get_uint64(holder, "pid", &pid) ||
+                    is_listed_before(holders, i, pid))
+                        continue;
+                fprintf(out, "%s%" PRIu64 " (%s)", before, pid, command ? command : "?");
+                before = ", ";
+        }
+        if (strcmp(before, "held by ") == 0)
+                fputs("open", out);
+        if (fclose(out) != 0) {
+                free(text);
+                return NULL;
+        }
+        return text;
+}
+
+static int print_vm(json_object *vm, json_object *holders) {
         uint64_t pid;
         Table t;
 
@@ -99,6 +140,8 @@ static int print_vm(json_object *vm) {
         add_row(&t, "Owner", format_number_field(vm, "ownerUID"));
         add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
         add_retention(&t, vm);
+        if (holders)
+                add_row(&t, "Fence", format_fence(holders));
         add_row(&t, "Alias policy", format_text_field(vm, "aliasPolicy"));
         add_row(&t, "Type", format_text_field(vm, "type"));
         add_row(&t, "Slots", format_number_field(vm, "slots"));
@@ -209,12 +252,13 @@ static int print_survival(json_object *backings) {
         return table_print(&t);
 }
 
-static int show(Session *s, json_object *vm, json_object *backings) {
+/* holders: of a retained VM, or NULL. */
+static int show(Session *s, json_object *vm, json_object *backings, json_object *holders) {
         json_object *document;
         int r;
 
         if (!s->json) {
-                r = print_vm(vm);
+                r = print_vm(vm, holders);
                 if (r != EXIT_OK || json_object_array_length(backings) == 0)
                         return r;
                 putchar('\n');
@@ -235,7 +279,8 @@ static int show(Session *s, json_object *vm, json_object *backings) {
 }
 
 int verb_show(Session *s, const Verb *verb, char **arguments) {
-        json_object *vms = NULL, *backings = NULL, *vm;
+        json_object *vms = NULL, *backings = NULL, *holders = NULL, *vm = NULL;
+        const char *state;
         Arguments a;
         int r;
 
@@ -248,11 +293,16 @@ int verb_show(Session *s, const Verb *verb, char **arguments) {
                 r = session_list(s, "ListBackings", parameters_of("vm", a.items[0]), "backings", &backings);
         if (r == EXIT_OK) {
                 vm = json_object_array_get_idx(json_get_array(vms, "vms"), 0);
-                r = show(s, vm, json_get_array(backings, "backings"));
+                state = json_get_string(vm, "state");
+                if (!s->json && state && strcmp(state, "retained") == 0)
+                        r = session_list(s, "ListHolders", parameters_of("vm", a.items[0]), "holders", &holders);
         }
+        if (r == EXIT_OK)
+                r = show(s, vm, json_get_array(backings, "backings"), json_get_array(holders, "holders"));
 
         json_object_put(vms);
         json_object_put(backings);
+        json_object_put(holders);
         return r;
 }
 

@@ -141,6 +141,26 @@ static int reply_vm(Call *call, VM *vm, const bool *created) {
                 SD_JSON_BUILD_PAIR_CONDITION(created != NULL, "created", SD_JSON_BUILD_BOOLEAN(created && *created)));
 }
 
+/* Whoever has hung up meanwhile is not told. */
+static void reply_attached(int r, const AttachResult *result, const Failure *f, void *userdata) {
+        _cleanup_(sd_varlink_unrefp) sd_varlink *link = userdata;
+        _cleanup_json_ sd_json_variant *object = NULL;
+        Front *front;
+
+        if (!link)
+                return;
+        front = sd_varlink_get_userdata(link);
+        if (r == 0)
+                r = format_vm(front->service, result->vm, &object);
+        if (r != 0) {
+                (void) failure_reply(link, r, f);
+                return;
+        }
+        (void) sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_VARIANT("vm", object),
+                                  SD_JSON_BUILD_PAIR_CONDITION(result->unreadable > 0, "unreadable",
+                                                               SD_JSON_BUILD_UNSIGNED(result->unreadable)));
+}
+
 int op_register_vm(Call *call) {
         RegisterParameters p = { .owner = call->uid, .retain_usec = UNSAID, .retain_guest_memfd = -1 };
         const sd_json_dispatch_field table[] = {
@@ -211,15 +231,22 @@ static const sd_json_dispatch_field attach_table[] = {
 
 int op_attach_vm(Call *call) {
         AttachParameters p = { .pidfd = NO_FD };
+        sd_varlink *waiting;
         Failure f = {};
         int pidfd = -EBADF, r;
+        bool later = false;
 
         r = sd_varlink_dispatch(call->link, call->parameters, attach_table, &p);
         if (r != 0)
                 return r;
         r = vmm_pidfd(call, p.pidfd, &f, &pidfd);
+        /* No reply must be sent to a call that wants none: it would be that to the next one. */
+        waiting = call->oneway ? NULL : sd_varlink_ref(call->link);
         if (r == 0)
-                r = service_attach(call->service, call->vm, pidfd, call->uid, &f);
+                r = service_attach(call->service, call->vm, pidfd, call->uid, reply_attached, waiting, &later, &f);
+        if (r == 0 && later)
+                return 0;
+        sd_varlink_unref(waiting);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         return reply_vm(call, call->vm, /* created= */ NULL);
