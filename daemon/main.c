@@ -13,6 +13,7 @@
 #include "api/interface.h"
 #include "config.h"
 #include "core/cleanup.h"
+#include "host/fd-store.h"
 #include "manager.h"
 
 static const char help[] = "privmemd [OPTIONS...]\n"
@@ -162,8 +163,25 @@ static int default_socket(char **ret) {
         return asprintf(ret, "%s/" PRIVMEMD_INTERFACE, directory) < 0 ? -ENOMEM : 0;
 }
 
+/* Returns how many sockets were passed for us to listen on. */
+static int listen_on_passed(Front *front, PassedFds *passed) {
+        int n = 0, r;
+
+        for (;;) {
+                _cleanup_close_ int fd = fd_store_take(passed, "varlink");
+
+                if (fd < 0)
+                        return n;
+                r = front_listen_passed(front, fd);
+                if (r < 0)
+                        return r;
+                TAKE_FD(fd);
+                n++;
+        }
+}
+
 /* Sets *ret_path if we made the socket and have to remove it. */
-static int listen_somewhere(Front *front, const char *path, char **ret_path) {
+static int listen_somewhere(Front *front, PassedFds *passed, const char *path, char **ret_path) {
         _cleanup_free_ char *chosen = NULL;
         int r;
 
@@ -171,7 +189,7 @@ static int listen_somewhere(Front *front, const char *path, char **ret_path) {
                 chosen = strdup(path);
                 r = chosen ? 0 : -ENOMEM;
         } else {
-                r = front_listen_passed(front);
+                r = listen_on_passed(front, passed);
                 if (r > 0)
                         return 0;
                 if (r == 0)
@@ -197,6 +215,14 @@ static int listen_somewhere(Front *front, const char *path, char **ret_path) {
                         *ret_path = TAKE_PTR(chosen);
         }
         return r;
+}
+
+static void close_unused(PassedFds *passed) {
+        for (size_t i = 0; i < passed->n; i++)
+                if (passed->items[i].fd >= 0)
+                        fprintf(stderr, "privmemd: the service manager passed '%s', which is not used; closing it\n",
+                                passed->items[i].name);
+        fd_store_passed_done(passed);
 }
 
 /* The settings come last: whoever has more than they allow keeps it. */
@@ -226,19 +252,23 @@ static int start(const Options *options, sd_event *event, Reload *ret) {
 static int run(const Options *options) {
         _cleanup_(sd_event_unrefp) sd_event *event = NULL;
         _cleanup_free_ char *made = NULL;
+        _cleanup_(fd_store_passed_done) PassedFds passed = {};
         Reload reload = { .options = options };
         int r;
 
         raise_fd_limit();
-        r = sd_event_default(&event);
+        r = fd_store_passed(&passed);
+        if (r >= 0)
+                r = sd_event_default(&event);
         if (r < 0) {
                 fprintf(stderr, "privmemd: cannot start: %s\n", strerror(-r));
                 return r;
         }
         r = start(options, event, &reload);
         if (r >= 0)
-                r = listen_somewhere(manager_front(reload.manager), options->socket, &made);
+                r = listen_somewhere(manager_front(reload.manager), &passed, options->socket, &made);
         if (r >= 0) {
+                close_unused(&passed);
                 (void) sd_notify(false, "READY=1");
                 r = sd_event_loop(event);
                 if (r < 0)

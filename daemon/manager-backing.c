@@ -104,14 +104,14 @@ static int compare(Backing *backing, const BackingSpec *spec, Failure *f) {
         if (!field && backing->origin == spec->origin)
                 return 0;
         if (!field)
-                return fail_name_conflict(f, backing->name, "origin", backing_origin_word(backing->origin),
-                                          backing_origin_word(spec->origin));
+                return fail_backing_differs(f, backing, "origin", backing_origin_word(backing->origin),
+                                            backing_origin_word(spec->origin));
         if (strcmp(field, "kind") == 0)
-                return fail_name_conflict(f, backing->name, field, backing_kind_word(backing->kind),
-                                          backing_kind_word(spec->kind));
+                return fail_backing_differs(f, backing, field, backing_kind_word(backing->kind),
+                                            backing_kind_word(spec->kind));
         if (strcmp(field, "numaPolicy") == 0)
-                return fail_name_conflict(f, backing->name, field, numa_policy_word(backing->numa_policy) ?: "none",
-                                          numa_policy_word(spec->numa_policy) ?: "none");
+                return fail_backing_differs(f, backing, field, numa_policy_word(backing->numa_policy) ?: "none",
+                                            numa_policy_word(spec->numa_policy) ?: "none");
         if (strcmp(field, "numaNodes") == 0) {
                 snprintf(present, sizeof(present), "mask %#" PRIx64, backing->numa_nodes);
                 snprintf(requested, sizeof(requested), "mask %#" PRIx64, spec->numa_nodes);
@@ -121,7 +121,7 @@ static int compare(Backing *backing, const BackingSpec *spec, Failure *f) {
                 snprintf(present, sizeof(present), "%" PRIu64, is_size ? backing->size : backing->page_size);
                 snprintf(requested, sizeof(requested), "%" PRIu64, is_size ? spec->size : spec->page_size);
         }
-        return fail_name_conflict(f, backing->name, field, present, requested);
+        return fail_backing_differs(f, backing, field, present, requested);
 }
 
 static int check_nodes(const BackingSpec *spec, Failure *f) {
@@ -244,7 +244,7 @@ int service_share(Service *service, Backing *backing, VM *peer, bool read_only, 
                 return fail_not_supported(f, "a guest_memfd cannot be shared: private memory must not appear twice");
         r = read_only ? backing_share_read_only(backing, peer) : backing_share(backing, peer);
         if (r == CORE_E_EXISTS)
-                return fail_name_conflict(f, backing->name, "access", access_word(!read_only), access_word(read_only));
+                return fail_share_differs(f, backing, peer, access_word(!read_only), access_word(read_only));
         if (r == CORE_E_LIMIT)
                 return fail_limit(f, "sharesPerBacking", SHARES_PER_BACKING_MAX);
         if (r == CORE_E_IN_USE)

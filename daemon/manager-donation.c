@@ -3,6 +3,7 @@
 /* AdoptBacking: what is looked at before a file that somebody else made comes into custody. */
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sys/stat.h>
 
 #include "core/range.h"
@@ -44,6 +45,14 @@ static int take_over(int fd, const MemoryIdentity *identity, const VM *vm, Failu
         return 0;
 }
 
+static int fail_another_file(Failure *f, const Backing *present, ino_t requested) {
+        char a[24], b[24];
+
+        snprintf(a, sizeof(a), "%" PRIu64, (uint64_t) present->ino);
+        snprintf(b, sizeof(b), "%" PRIu64, (uint64_t) requested);
+        return fail_backing_differs(f, present, "inode", a, b);
+}
+
 static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryIdentity *identity, Backing **ret,
                      Failure *f) {
         _cleanup_close_ int fd = -EBADF;
@@ -51,7 +60,7 @@ static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryI
 
         r = backing_admit(vm, spec, ret);
         if (r == CORE_E_EXISTS)
-                return fail_name_conflict(f, (*ret)->name, "inode", "another file", "this file");
+                return fail_another_file(f, *ret, identity->ino);
         if (r == CORE_E_LIMIT)
                 return fail_limit(f, "backingsPerVM", vm->registry->limits.backings_per_vm);
         if (r < 0)

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/json.h"
+
 /* ---- options ------------------------------------------------------------------------------------------- */
 
 /* value: behind the '=', or NULL. next: the argument after this one, or NULL. */
@@ -223,6 +225,23 @@ int arguments_range(const char *what, const char *text, uint64_t *ret_start, uin
         complain("%s \"%s\" is no range: an address as in 0x100000, and perhaps a size as in 0x100000+2M.", what,
                  text);
         return EXIT_USAGE;
+}
+
+int arguments_guest(const char *vm, const char *guest, json_object **ret) {
+        uint64_t start, size;
+        json_object *q;
+        int r;
+
+        if (guest && (r = arguments_range("the guest addresses", guest, &start, &size)) != EXIT_OK)
+                return r;
+        q = json_object_new_object();
+        if (!json_add_string(q, "vm", vm) ||
+            (guest && (!json_add_uint64(q, "guestPhysAddr", start) || !json_add_uint64(q, "memorySize", size)))) {
+                json_object_put(q);
+                q = NULL;
+        }
+        *ret = q;
+        return EXIT_OK;
 }
 
 int arguments_number(const char *what, const char *text, uint64_t maximum, uint64_t *ret) {

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <json-c/json.h>
+
 #include "session.h"
 
 #define OPTION_VALUES_MAX 64
@@ -49,6 +51,10 @@ int arguments_time(const char *what, const char *text, uint64_t *ret_usec);
 /* "0x100000+2M": an address, and how many bytes from there on; 1 if there is no '+'. An address is hexadecimal with 0x
  * in front, or else a size as above. */
 int arguments_range(const char *what, const char *text, uint64_t *ret_start, uint64_t *ret_size);
+
+/* The guest addresses that a list of the VM is confined to: *ret is new parameters with its name and, unless guest is
+ * NULL, that range. *ret may be NULL on EXIT_OK, if there is no memory. */
+int arguments_guest(const char *vm, const char *guest, json_object **ret);
 
 /* A decimal number of at most maximum. */
 int arguments_number(const char *what, const char *text, uint64_t maximum, uint64_t *ret);

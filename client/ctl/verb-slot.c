@@ -67,19 +67,16 @@ int verb_slots(Session *s, const Verb *verb, char **arguments) {
         const char *backing = NULL, *guest = NULL;
         const Option options[] = { { "backing", .value = &backing }, { "guest", .value = &guest }, {} };
         json_object *q, *reply = NULL;
-        uint64_t start, size;
         Arguments a;
         int r;
 
         r = verb_parse(s, verb, arguments, options, 1, 1, &a);
         if (r != EXIT_OK || a.answered)
                 return r;
-        if (guest && (r = arguments_range("the guest addresses", guest, &start, &size)) != EXIT_OK)
+        r = arguments_guest(a.items[0], guest, &q);
+        if (r != EXIT_OK)
                 return r;
-
-        q = json_object_new_object();
-        if (!json_add_string(q, "vm", a.items[0]) || !json_add_string(q, "backing", backing) ||
-            (guest && (!json_add_uint64(q, "guestPhysAddr", start) || !json_add_uint64(q, "memorySize", size)))) {
+        if (!json_add_string(q, "backing", backing)) {
                 json_object_put(q);
                 q = NULL;
         }

@@ -23,7 +23,7 @@
 typedef struct Question {
         VM *vm;
         const Slot *slot; /* the one asked for, in no index yet */
-        const SlotSpec *spec;
+        const SlotRecord *spec;
         const Slot *self; /* what it replaces, or NULL */
         Verdict *verdict;
         size_t n_allowed;
@@ -31,7 +31,7 @@ typedef struct Question {
 
 typedef struct Run {
         VM *vm;
-        const SlotSpec *other;
+        const SlotRecord *other;
         uint64_t at;       /* first byte of the run in the slot asked for, from its start */
         uint64_t other_at; /* and in the other one */
         uint64_t size;
@@ -82,7 +82,7 @@ static bool in_smram_window(uint64_t gpa, uint64_t size) {
 }
 
 static SlotRule rule_of(const Question *q, const Run *run) {
-        const SlotSpec *spec = q->spec, *other = run->other;
+        const SlotRecord *spec = q->spec, *other = run->other;
         uint64_t gpa = spec->gpa + run->at, other_gpa = other->gpa + run->other_at;
         bool same_vm = run->vm == q->vm;
 
@@ -278,7 +278,7 @@ static int judge_addresses(Question *q, const Slot *other, uint64_t start, uint6
 }
 
 static int judge_address_space(Question *q) {
-        const SlotSpec *spec = q->spec;
+        const SlotRecord *spec = q->spec;
         IntervalCursor cursor;
         Slot *slot;
         int r;

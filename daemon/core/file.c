@@ -81,7 +81,7 @@ void file_become_backing(File *file, Backing *backing) {
         file->backing = backing;
         backing->file = file;
         for (s = file_first_showing(file, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor)) {
-                SlotSpec *spec = &s.slot->spec;
+                SlotRecord *spec = &s.slot->spec;
 
                 backing->n_slots += showing_counts(&s);
                 if (!s.private_side && s.size == spec->size) {

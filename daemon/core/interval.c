@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* Why no binary tree: with 30,000 slots a search in one waits for memory at each of twenty nodes. Here it looks into
- * three or four blocks, whose entries lie side by side.
+ * three or four blocks, whose entries lie side by side. A large tree is slow where the leaf is in no cache: hence small
+ * leaves, and interval_approach(), so that one waits for the leaves of several trees at once and goes down to each but
+ * once.
  *
  * What always holds: the entries of a block are in order of their keys. An inner entry's key is not above any key
  * below it, and above all keys below the entry before. Its last is the greatest one below it. All leaves are equally
@@ -22,16 +24,23 @@
 #ifndef INTERVAL_BLOCK_ENTRIES
 #define INTERVAL_BLOCK_ENTRIES 64
 #endif
+#ifndef INTERVAL_LEAF_ENTRIES
+#define INTERVAL_LEAF_ENTRIES (INTERVAL_BLOCK_ENTRIES / 2)
+#endif
+
+#define ENTRIES(inner) ((inner) ? INTERVAL_BLOCK_ENTRIES : INTERVAL_LEAF_ENTRIES)
 
 /* Blocks with fewer entries look for a neighbour to merge with, but not so that the next insertion splits them. */
-#define FEW     (INTERVAL_BLOCK_ENTRIES / 4)
-#define NOT_FEW (INTERVAL_BLOCK_ENTRIES * 3 / 4)
+#define FEW(inner)     (ENTRIES(inner) / 4)
+#define NOT_FEW(inner) (ENTRIES(inner) * 3 / 4)
 
 /* A block is searched in two steps: which group, and which of the group. */
-#define GROUP (INTERVAL_BLOCK_ENTRIES < 8 ? INTERVAL_BLOCK_ENTRIES : 8)
+#define GROUP (INTERVAL_LEAF_ENTRIES < 8 ? INTERVAL_LEAF_ENTRIES : 8)
 
-_Static_assert(INTERVAL_BLOCK_ENTRIES >= 2, "a split leaves an entry on each side");
-_Static_assert(INTERVAL_BLOCK_ENTRIES % GROUP == 0, "groups are whole");
+#define CACHE_LINE 64
+
+_Static_assert(INTERVAL_LEAF_ENTRIES >= 2 && INTERVAL_BLOCK_ENTRIES >= 2, "a split leaves an entry on each side");
+_Static_assert(INTERVAL_LEAF_ENTRIES % GROUP == 0 && INTERVAL_BLOCK_ENTRIES % GROUP == 0, "groups are whole");
 
 typedef struct Entry {
         uint64_t start;
@@ -41,9 +50,8 @@ typedef struct Entry {
 
 struct IntervalBlock {
         unsigned n;
-        bool rising; /* no entry's last is below that of the one before, so it can be searched for by halves */
-        Entry entries[INTERVAL_BLOCK_ENTRIES];
-        const void *ties[]; /* of inner blocks: the item of the key, for ranges of equal start */
+        bool rising;     /* no entry's last is below that of the one before, so it can be searched for by halves */
+        Entry entries[]; /* ENTRIES(inner) */
 };
 
 /* ---- one block ---- */
@@ -53,14 +61,19 @@ static const Entry BLANK = { .start = UINT64_MAX, .last = UINT64_MAX };
 static IntervalBlock *block_new(bool inner) {
         IntervalBlock *block;
 
-        block = calloc(1, sizeof(IntervalBlock) + (inner ? INTERVAL_BLOCK_ENTRIES * sizeof(void *) : 0));
+        block = calloc(1, sizeof(IntervalBlock) + ENTRIES(inner) * (sizeof(Entry) + (inner ? sizeof(void *) : 0)));
         if (!block)
                 return NULL;
 
         block->rising = true;
-        for (unsigned i = 0; i < INTERVAL_BLOCK_ENTRIES; i++)
+        for (unsigned i = 0; i < ENTRIES(inner); i++)
                 block->entries[i] = BLANK;
         return block;
+}
+
+/* Of inner blocks, behind the entries: the items of the keys, for ranges of equal start. */
+static const void **block_ties(const IntervalBlock *block) {
+        return (const void **) &block->entries[INTERVAL_BLOCK_ENTRIES];
 }
 
 #ifndef INTERVAL_OWN_COPY
@@ -69,12 +82,12 @@ static void copy_entries(IntervalBlock *to, unsigned to_at, const IntervalBlock 
 }
 
 static void copy_ties(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n) {
-        memmove(&to->ties[to_at], &from->ties[from_at], n * sizeof(void *));
+        memmove(&block_ties(to)[to_at], &block_ties(from)[from_at], n * sizeof(void *));
 }
 #endif
 
 static const void *block_tie(const IntervalBlock *block, bool inner, unsigned at) {
-        return inner ? block->ties[at] : block->entries[at].of;
+        return inner ? block_ties(block)[at] : block->entries[at].of;
 }
 
 /* 0 if it is empty. */
@@ -112,7 +125,7 @@ static void block_put(IntervalBlock *block, bool inner, unsigned at, const Entry
         block->entries[at] = *entry;
         if (inner) {
                 copy_ties(block, at + 1, block, at, n);
-                block->ties[at] = tie;
+                block_ties(block)[at] = tie;
         }
         block->n++;
         if (block->rising)
@@ -147,20 +160,20 @@ static void block_move(IntervalBlock *left, IntervalBlock *right, bool inner, un
 /* ---- finding a place ---- */
 
 /* How many entries have a start, or a last, below the number, if those are in order. */
-static unsigned count_starts_below(const IntervalBlock *block, uint64_t start) {
+static unsigned count_starts_below(const IntervalBlock *block, bool inner, uint64_t start) {
         unsigned first = 0, n = 0;
 
-        for (unsigned i = GROUP; i < INTERVAL_BLOCK_ENTRIES; i += GROUP)
+        for (unsigned i = GROUP; i < ENTRIES(inner); i += GROUP)
                 first += block->entries[i - 1].start < start ? GROUP : 0;
         for (unsigned i = 0; i < GROUP; i++)
                 n += block->entries[first + i].start < start;
         return first + n;
 }
 
-static unsigned count_lasts_below(const IntervalBlock *block, uint64_t last) {
+static unsigned count_lasts_below(const IntervalBlock *block, bool inner, uint64_t last) {
         unsigned first = 0, n = 0;
 
-        for (unsigned i = GROUP; i < INTERVAL_BLOCK_ENTRIES; i += GROUP)
+        for (unsigned i = GROUP; i < ENTRIES(inner); i += GROUP)
                 first += block->entries[i - 1].last < last ? GROUP : 0;
         for (unsigned i = 0; i < GROUP; i++)
                 n += block->entries[first + i].last < last;
@@ -169,7 +182,7 @@ static unsigned count_lasts_below(const IntervalBlock *block, uint64_t last) {
 
 /* The first entry of the block whose key is above (start, item). */
 static unsigned block_find(const IntervalBlock *block, bool inner, uint64_t start, const void *item) {
-        unsigned at = count_starts_below(block, start);
+        unsigned at = count_starts_below(block, inner, start);
 
         while (at < block->n && block->entries[at].start == start &&
                (uintptr_t) block_tie(block, inner, at) <= (uintptr_t) item)
@@ -178,11 +191,11 @@ static unsigned block_find(const IntervalBlock *block, bool inner, uint64_t star
 }
 
 /* The first entry, from one on, whose last is not below. */
-static unsigned block_reach(const IntervalBlock *block, unsigned at, uint64_t last) {
+static unsigned block_reach(const IntervalBlock *block, bool inner, unsigned at, uint64_t last) {
         unsigned below;
 
         if (block->rising) {
-                below = count_lasts_below(block, last);
+                below = count_lasts_below(block, inner, last);
                 return below > at ? below : at;
         }
 
@@ -191,13 +204,56 @@ static unsigned block_reach(const IntervalBlock *block, unsigned at, uint64_t la
         return at;
 }
 
+/* The trail is good until an inner block changes, but for its lasts and for a first key that becomes smaller. */
+static void forget_trail(IntervalTree *tree) {
+        tree->trail_height = 0;
+}
+
+static bool has_trail(const IntervalTree *tree, uint64_t start) {
+        return tree->trail_height > 0 && tree->trail_start == start;
+}
+
+/* Sets the cursor to the leaf at the end of the trail, and returns that. */
+static IntervalBlock *follow_trail(const IntervalTree *tree, unsigned beyond, IntervalCursor *ret) {
+        const IntervalStep *step = tree->trail;
+
+        for (ret->level = 0; ret->level + 1 < tree->trail_height; ret->level++, step++)
+                ret->path[ret->level] = (IntervalStep) { step->block, step->at + beyond };
+        return step[-1].block->entries[step[-1].at].of;
+}
+
+void interval_approach(IntervalTree *tree, uint64_t start) {
+        const IntervalBlock *block = tree->root;
+
+        forget_trail(tree);
+        if (tree->height < 2 || tree->height > INTERVAL_TRAIL_MAX + 1)
+                return;
+        for (unsigned level = 0; level + 1 < tree->height; level++) {
+                unsigned at = count_starts_below(block, /* inner= */ true, start);
+
+                /* Which way it goes on depends on the item. */
+                if (at < block->n && block->entries[at].start == start)
+                        return;
+                at -= at > 0;
+                tree->trail[level] = (IntervalStep) { (IntervalBlock *) block, at };
+                block = block->entries[at].of;
+        }
+        for (size_t at = 0; at < sizeof(*block) + INTERVAL_LEAF_ENTRIES * sizeof(Entry); at += CACHE_LINE)
+                __builtin_prefetch((const char *) block + at);
+        tree->trail_start = start;
+        tree->trail_height = tree->height;
+}
+
 /* Goes down to where the item is, or would come behind: path[].at is the entry above (start, item) in the leaf, and
  * the entry that leads there in the blocks above. */
 static void descend(const IntervalTree *tree, uint64_t start, const void *item, IntervalCursor *ret) {
         IntervalBlock *block = tree->root;
 
         ret->height = tree->height;
-        for (ret->level = 0; ret->level + 1 < tree->height; ret->level++) {
+        ret->level = 0;
+        if (has_trail(tree, start))
+                block = follow_trail(tree, /* beyond= */ 0, ret);
+        for (; ret->level + 1 < tree->height; ret->level++) {
                 unsigned at = block_find(block, /* inner= */ true, start, item);
 
                 at -= at > 0; /* below the first key: goes there too */
@@ -215,7 +271,7 @@ static void descend(const IntervalTree *tree, uint64_t start, const void *item, 
 static int reserve(const IntervalCursor *c, IntervalBlock **spares, unsigned *ret_n) {
         unsigned n = 0, level = c->height;
 
-        while (level > 0 && c->path[level - 1].block->n == INTERVAL_BLOCK_ENTRIES) {
+        while (level > 0 && c->path[level - 1].block->n == ENTRIES(level < c->height)) {
                 level--;
                 spares[n] = block_new(/* inner= */ level + 1 < c->height);
                 if (!spares[n])
@@ -246,10 +302,10 @@ static Entry entry_of_block(IntervalBlock *block) {
  * leaves full blocks behind. */
 static void split(IntervalBlock *block, IntervalBlock *right, bool inner, unsigned at, const Entry *entry,
                   const void *tie) {
-        unsigned keep = at == INTERVAL_BLOCK_ENTRIES ? at : INTERVAL_BLOCK_ENTRIES / 2;
+        unsigned keep = at == ENTRIES(inner) ? at : ENTRIES(inner) / 2;
 
         block_move(right, block, inner, keep);
-        if (at <= keep && keep < INTERVAL_BLOCK_ENTRIES)
+        if (at <= keep && keep < ENTRIES(inner))
                 block_put(block, inner, at, entry, tie);
         else
                 block_put(right, inner, at - keep, entry, tie);
@@ -275,7 +331,7 @@ static void set_last(const IntervalCursor *c, unsigned level, uint64_t last) {
 
 static void set_key(IntervalBlock *block, unsigned at, uint64_t start, const void *item) {
         block->entries[at].start = start;
-        block->ties[at] = item;
+        block_ties(block)[at] = item;
 }
 
 /* The key of a first entry follows what comes below it; those of others cannot be undercut. */
@@ -285,7 +341,7 @@ static void lower_keys(const IntervalCursor *c, uint64_t start, const void *item
                 const Entry *first = &block->entries[0];
 
                 if (c->path[level].at > 0 || start > first->start ||
-                    (start == first->start && (uintptr_t) item >= (uintptr_t) block->ties[0]))
+                    (start == first->start && (uintptr_t) item >= (uintptr_t) block_ties(block)[0]))
                         continue;
                 set_key(block, 0, start, item);
         }
@@ -300,7 +356,7 @@ static void put(IntervalTree *tree, const IntervalCursor *c, Entry entry, Interv
                 IntervalBlock *block = c->path[level].block, *right;
                 bool inner = level + 1 < c->height;
 
-                if (block->n < INTERVAL_BLOCK_ENTRIES) {
+                if (block->n < ENTRIES(inner)) {
                         block_put(block, inner, at, &entry, tie);
                         break;
                 }
@@ -344,6 +400,8 @@ int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t siz
         if (reserve(&c, spares, &n_spares) < 0)
                 return -ENOMEM;
 
+        if (n_spares > 0)
+                forget_trail(tree);
         lower_keys(&c, start, item);
         put(tree, &c, entry, spares);
         return 0;
@@ -397,7 +455,7 @@ static void merge(IntervalBlock *parent, unsigned at, bool inner) {
                 return;
         left = parent->entries[left_at].of;
         right = parent->entries[left_at + 1].of;
-        if (left->n + right->n > NOT_FEW)
+        if (left->n + right->n > NOT_FEW(inner))
                 return;
 
         block_move(left, right, inner, 0);
@@ -411,8 +469,9 @@ static void tidy(IntervalTree *tree, const IntervalCursor *c) {
         for (unsigned level = c->level; level > 0; level--) {
                 IntervalBlock *block = c->path[level].block, *parent = c->path[level - 1].block;
 
-                if (block->n > FEW)
+                if (block->n > FEW(level + 1 < c->height))
                         return;
+                forget_trail(tree);
                 if (block->n == 0) {
                         block_erase(parent, /* inner= */ true, c->path[level - 1].at);
                         free(block);
@@ -474,6 +533,7 @@ void interval_resize(IntervalTree *tree, const void *item, uint64_t start, uint6
         IntervalBlock *leaf = descend_to(tree, start, item, &c, &at);
         uint64_t last = leaf->entries[at].last;
 
+        forget_trail(tree);
         leaf->entries[at].start = new_start;
         set_last(&c, c.level, last_of(new_start, size));
         update_lasts(&c, last);
@@ -487,7 +547,7 @@ bool interval_withdraw(IntervalTree *tree, void *item, uint64_t start) {
         IntervalCursor c;
 
         erase(tree, item, start, &c);
-        return c.path[c.level].block->n <= FEW;
+        return c.path[c.level].block->n <= FEW(/* inner= */ false);
 }
 
 void interval_tidy(IntervalTree *tree, const void *item, uint64_t start) {
@@ -509,7 +569,7 @@ static void *advance(IntervalCursor *c) {
                 unsigned at = c->path[c->level].at;
                 bool inner = c->level + 1 < c->height;
 
-                at = block_reach(block, at, c->start);
+                at = block_reach(block, inner, at, c->start);
                 c->path[c->level].at = at + 1;
                 if (at >= block->n) {
                         if (c->level == 0)
@@ -527,6 +587,18 @@ static void *advance(IntervalCursor *c) {
         }
 }
 
+/* Whether nothing before the trail's end reaches its start. */
+static bool trail_leads_to_first(const IntervalTree *tree) {
+        for (unsigned level = 0; level + 1 < tree->trail_height; level++) {
+                const IntervalBlock *block = tree->trail[level].block;
+                unsigned at = tree->trail[level].at;
+
+                if (at > 0 && (!block->rising || block->entries[at - 1].last >= tree->trail_start))
+                        return false;
+        }
+        return true;
+}
+
 void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size, IntervalCursor *ret_cursor) {
         IntervalCursor *c = ret_cursor;
 
@@ -534,8 +606,12 @@ void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t 
         c->last = last_of(start, size);
         c->height = tree->height;
         c->level = 0;
-        c->path[0].block = tree->root;
-        c->path[0].at = 0;
+        c->path[0] = (IntervalStep) { tree->root, 0 };
+        if (has_trail(tree, start) && trail_leads_to_first(tree)) {
+                IntervalBlock *leaf = follow_trail(tree, /* beyond= */ 1, c);
+
+                c->path[c->level] = (IntervalStep) { leaf, 0 };
+        }
         return tree->height > 0 ? advance(c) : NULL;
 }
 

@@ -12,14 +12,26 @@
 
 typedef struct IntervalBlock IntervalBlock;
 
+typedef struct IntervalStep {
+        IntervalBlock *block;
+        unsigned at; /* which entry of it */
+} IntervalStep;
+
+/* A tree as high as this would have more entries than there are bytes of memory. */
+#define INTERVAL_HEIGHT_MAX 16
+/* A million entries need no more. */
+#define INTERVAL_TRAIL_MAX  3
+
 /* All zero is the empty tree, which has no memory of its own. */
 typedef struct IntervalTree {
         IntervalBlock *root;
         unsigned height; /* 1: the root is a leaf */
-} IntervalTree;
 
-/* A tree as high as this would have more entries than there are bytes of memory. */
-#define INTERVAL_HEIGHT_MAX 16
+        /* private: the way that interval_approach() went */
+        unsigned trail_height; /* the tree's; 0 if there is no trail, or not any more */
+        uint64_t trail_start;
+        IntervalStep trail[INTERVAL_TRAIL_MAX]; /* of the inner blocks */
+} IntervalTree;
 
 /* Where a search stands. Any change of the tree ends the search. */
 typedef struct IntervalCursor {
@@ -28,10 +40,7 @@ typedef struct IntervalCursor {
         /* private */
         uint64_t start, last; /* what is searched for */
         unsigned height, level;
-        struct {
-                IntervalBlock *block;
-                unsigned at;
-        } path[INTERVAL_HEIGHT_MAX];
+        IntervalStep path[INTERVAL_HEIGHT_MAX];
 } IntervalCursor;
 
 /* size > 0 and start + size <= 2^64; the item is in the tree once at most. -ENOMEM: nothing changed. */
@@ -48,6 +57,10 @@ void interval_resize(IntervalTree *tree, const void *item, uint64_t start, uint6
  * to be called later, which gives the memory back around where the item was. */
 bool interval_withdraw(IntervalTree *tree, void *item, uint64_t start);
 void interval_tidy(IntervalTree *tree, const void *item, uint64_t start);
+
+/* Goes ahead to where ranges of that start are. Memory that is in no cache is on its way then, and until blocks split
+ * or merge a search from that start on, and inserting or removing a range of it, need not go the same way again. */
+void interval_approach(IntervalTree *tree, uint64_t start);
 
 /* The first item, in order of start, that has a byte in common with [start, start + size), or NULL. */
 void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size, IntervalCursor *ret_cursor);

@@ -183,7 +183,7 @@ static int judge_bindings(const SlotSpec *spec, Verdict *verdict) {
 
         for (showing = showing_first(file, start, spec->size, &cursor); showing.slot && has_room(verdict);
              showing = showing_next(&cursor)) {
-                const SlotSpec *other = &showing.slot->spec;
+                const SlotRecord *other = &showing.slot->spec;
                 Conflict conflict = { .rule = RULE_BINDING_OVERLAP, .vm = showing.slot->vm };
 
                 if (!showing.private_side)
@@ -193,9 +193,8 @@ static int judge_bindings(const SlotSpec *spec, Verdict *verdict) {
                 conflict.id = other->id;
                 conflict.as_id = other->as_id;
                 conflict.backing = spec->guest_memfd;
-                conflict.offset = range_common(start, spec->size, other->guest_memfd_offset, other->size,
-                                               &conflict.size);
-                conflict.gpa = other->gpa + (conflict.offset - other->guest_memfd_offset);
+                conflict.offset = range_common(start, spec->size, showing.offset, showing.size, &conflict.size);
+                conflict.gpa = other->gpa + (conflict.offset - showing.offset);
                 conflict.requested_gpa = spec->gpa + (conflict.offset - start);
                 r = verdict_add_conflict(verdict, &conflict);
                 if (r < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What slots show of files. Hardly any slot shows more than its backing from an offset on and a guest_memfd from
- * another, which its own fields say; only the runs that were seen of other files, or of several, are stored.
+/* What slots show of files. Hardly any slot shows more than its backing from an offset on, which its own fields say;
+ * only the private side, and the runs that were seen of other files or of several, are stored behind them.
  *
  * In the index of a file an item is a pointer to a slot or to a run inside one. Both are aligned, so the lowest bits
  * say which, and which side of the slot. */
@@ -18,52 +18,76 @@ enum {
 };
 
 static SlotShowing of_backing(const Slot *slot) {
-        const SlotSpec *spec = &slot->spec;
+        const SlotRecord *spec = &slot->spec;
 
         return (SlotShowing) { (Slot *) slot, spec->backing->file, spec->offset, spec->size, 0, false };
 }
 
-static SlotShowing of_guest_memfd(const Slot *slot) {
-        const SlotSpec *spec = &slot->spec;
-
-        return (SlotShowing) { (Slot *) slot, spec->guest_memfd->file, spec->guest_memfd_offset, spec->size, 0, true };
+static SlotShowing of_run(const SlotRun *run, bool private_side) {
+        return (SlotShowing) { run->slot, run->file, run->offset, run->size, run->at, private_side };
 }
 
-static SlotShowing of_run(const SlotRun *run) {
-        return (SlotShowing) { run->slot, run->file, run->offset, run->size, run->at, false };
+/* KVM knows no slot that has the flag and no guest_memfd. */
+static const SlotRun *private_run(const Slot *slot) {
+        return slot->spec.flags & SLOT_GUEST_MEMFD ? &slot->runs[slot->spec.n_runs] : NULL;
+}
+
+Backing *slot_guest_memfd(const Slot *slot) {
+        const SlotRun *run = private_run(slot);
+
+        return run ? run->file->backing : NULL;
+}
+
+SlotSpec slot_spec(const Slot *slot) {
+        const SlotRecord *spec = &slot->spec;
+        const SlotRun *private = private_run(slot);
+
+        return (SlotSpec) {
+                .id = spec->id,
+                .as_id = spec->as_id,
+                .flags = spec->flags,
+                .gpa = spec->gpa,
+                .size = spec->size,
+                .hva = spec->hva,
+                .backing = spec->backing,
+                .offset = spec->offset,
+                .guest_memfd = private ? private->file->backing : NULL,
+                .guest_memfd_offset = private ? private->offset : 0,
+        };
 }
 
 size_t slot_count_shared(const Slot *slot) {
-        return slot->shows_backing ? 1 : slot->n_runs;
+        return slot->spec.shows_backing ? 1 : slot->spec.n_runs;
 }
 
 size_t slot_count_showings(const Slot *slot) {
-        return slot_count_shared(slot) + (slot->spec.guest_memfd != NULL);
+        return slot_count_shared(slot) + (private_run(slot) != NULL);
 }
 
 SlotShowing slot_showing(const Slot *slot, size_t i) {
         if (i == slot_count_shared(slot))
-                return of_guest_memfd(slot);
-        return slot->shows_backing ? of_backing(slot) : of_run(&slot->runs[i]);
+                return of_run(private_run(slot), /* private_side= */ true);
+        return slot->spec.shows_backing ? of_backing(slot) : of_run(&slot->runs[i], /* private_side= */ false);
 }
 
 void *slot_showing_item(const Slot *slot, size_t i) {
         if (i == slot_count_shared(slot))
-                return (char *) slot + TAG_PRIVATE_SIDE;
-        return slot->shows_backing ? (char *) slot + TAG_SHARED_SIDE : (char *) &slot->runs[i] + TAG_RUN;
+                return (char *) private_run(slot) + TAG_PRIVATE_SIDE;
+        return slot->spec.shows_backing ? (char *) slot + TAG_SHARED_SIDE : (char *) &slot->runs[i] + TAG_RUN;
 }
 
 static SlotShowing showing_of(void *item) {
         unsigned tag = (uintptr_t) item & TAG_MASK;
-        void *object = (char *) item - tag;
+        void *object;
 
         if (!item)
                 return (SlotShowing) {};
+        object = (char *) item - tag;
         switch (tag) {
         case TAG_RUN:
-                return of_run(object);
+                return of_run(object, /* private_side= */ false);
         case TAG_PRIVATE_SIDE:
-                return of_guest_memfd(object);
+                return of_run(object, /* private_side= */ true);
         default:
                 return of_backing(object);
         }

@@ -32,7 +32,7 @@ static size_t count_places(const Slot *slot) {
 }
 
 static Place slot_place(const Slot *slot, size_t i) {
-        const SlotSpec *spec = &slot->spec;
+        const SlotRecord *spec = &slot->spec;
         const VM *vm = slot->vm;
         SlotShowing s;
 
@@ -156,7 +156,7 @@ SlotTable *slot_table_free(SlotTable *table) {
 }
 
 static int add_run(Slot *slot, const MappedRun *run) {
-        const SlotSpec *spec = &slot->spec;
+        SlotRecord *spec = &slot->spec;
         File *file;
         int r;
 
@@ -168,7 +168,7 @@ static int add_run(Slot *slot, const MappedRun *run) {
         if (r < 0)
                 return r;
         file->is_guest_memfd |= run->kind == MAPPED_GUEST_MEMFD;
-        slot->runs[slot->n_runs++] = (SlotRun) {
+        slot->runs[spec->n_runs++] = (SlotRun) {
                 .slot = slot,
                 .file = file,
                 .offset = run->offset,
@@ -178,6 +178,35 @@ static int add_run(Slot *slot, const MappedRun *run) {
         return 0;
 }
 
+_Static_assert(sizeof(Slot) <= 56, "malloc(3) makes 64 bytes of them; one more would cost 16");
+
+/* Of numbers that KVM's rules have accepted, and without the private side. */
+static SlotRecord record_of(const SlotSpec *spec) {
+        _Static_assert(SLOTS_PER_ADDRESS_SPACE_MAX <= UINT16_MAX && ADDRESS_SPACES_MAX <= UINT8_MAX, "they fit");
+
+        return (SlotRecord) {
+                .gpa = spec->gpa,
+                .size = spec->size,
+                .hva = spec->hva,
+                .backing = spec->backing,
+                .offset = spec->offset,
+                .id = (uint16_t) spec->id,
+                .as_id = (uint8_t) spec->as_id,
+                .flags = (uint8_t) (spec->flags & ~SLOT_GUEST_MEMFD),
+                .shows_backing = spec->backing != NULL,
+        };
+}
+
+static void set_private_side(Slot *slot, const SlotSpec *spec) {
+        slot->runs[slot->spec.n_runs] = (SlotRun) {
+                .slot = slot,
+                .file = file_ref(spec->guest_memfd->file),
+                .offset = spec->guest_memfd_offset,
+                .size = spec->size,
+        };
+        slot->spec.flags |= SLOT_GUEST_MEMFD;
+}
+
 /* The slot as the spec asks for it, in no index yet. */
 static int slot_new(VM *vm, const SlotSpec *spec, Slot **ret) {
         const Mapping *mapping = spec->mapping;
@@ -185,17 +214,15 @@ static int slot_new(VM *vm, const SlotSpec *spec, Slot **ret) {
         Slot *slot;
 
         assert(!mapping || !spec->backing);
+        assert((spec->guest_memfd != NULL) == ((spec->flags & SLOT_GUEST_MEMFD) != 0));
+        assert(n_runs <= UINT8_MAX);
 
-        slot = calloc(1, sizeof(Slot) + n_runs * sizeof(SlotRun));
+        slot = calloc(1, sizeof(Slot) + (n_runs + (spec->guest_memfd != NULL)) * sizeof(SlotRun));
         if (!slot)
                 return -ENOMEM;
         slot->vm = vm;
-        slot->spec = *spec;
-        slot->spec.mapping = NULL;
-        slot->shows_backing = spec->backing != NULL;
+        slot->spec = record_of(spec);
 
-        if (spec->guest_memfd)
-                file_ref(spec->guest_memfd->file);
         if (spec->backing)
                 file_ref(spec->backing->file);
         for (size_t i = 0; i < n_runs; i++)
@@ -203,6 +230,8 @@ static int slot_new(VM *vm, const SlotSpec *spec, Slot **ret) {
                         slot_discard(slot);
                         return -ENOMEM;
                 }
+        if (spec->guest_memfd)
+                set_private_side(slot, spec);
         *ret = slot;
         return 0;
 }
@@ -422,12 +451,23 @@ static int replace(Slot *self, Slot *new, Change *ret) {
         return 0;
 }
 
+/* To where judging and linking go. */
+static void approach(VM *vm, const SlotSpec *spec) {
+        if (spec->as_id < ADDRESS_SPACES_MAX)
+                interval_approach(&vm->slots->by_gpa[spec->as_id], spec->gpa);
+        interval_approach(&vm->mm->slots, spec->hva);
+        if (spec->backing)
+                interval_approach(&spec->backing->file->showings, spec->offset);
+}
+
 /* Judges one spec and, unless it is denied, makes the change, which the caller keeps or undoes. */
 static int try(VM *vm, const SlotSpec *spec, Verdict *verdict, Change *ret_change, bool *ret_denied) {
         SlotSpec normal = spec_normalize(vm, spec);
         Slot *self = slot_find(vm, spec->as_id, spec->id), *new = NULL;
         int r;
 
+        if (normal.size > 0)
+                approach(vm, &normal);
         r = judge_spec(vm, &normal, verdict);
         if (r >= 0 && normal.size > 0 && !verdict_denies(verdict, vm->alias_policy)) {
                 r = slot_new(vm, &normal, &new);

@@ -112,7 +112,7 @@ typedef struct SlotSpec {
 
 typedef struct Slot Slot;
 
-/* A range of a file that was seen at a slot's hva. */
+/* A range of a file that a slot shows. */
 typedef struct SlotRun {
         Slot *slot;
         File *file;
@@ -120,14 +120,26 @@ typedef struct SlotRun {
         uint64_t at;           /* where the slot shows it, from its start */
 } SlotRun;
 
-struct Slot {
-        VM *vm;
-        SlotSpec spec;
+/* What is remembered of a SlotSpec, in few bytes, for there are many slots. */
+typedef struct SlotRecord {
+        uint64_t gpa, size, hva;
+        Backing *backing; /* all of the shared side, or NULL */
+        uint64_t offset;
+        uint16_t id;
+        uint8_t as_id;
+        uint8_t flags;
 
         /* private to core/: see core/showing.c */
-        uint32_t n_runs;
-        bool shows_backing; /* all of the shared side is spec.backing, and there are no runs */
-        SlotRun runs[];     /* else: what the shared side shows of files, in order of its bytes */
+        uint8_t n_runs;
+        bool shows_backing; /* known by backing and offset alone: there are no runs */
+} SlotRecord;
+
+struct Slot {
+        VM *vm;
+        SlotRecord spec;
+
+        /* private to core/ */
+        SlotRun runs[]; /* what the shared side shows of files, in order of its bytes; then the private side, if any */
 };
 
 /* What a slot has in common with another one, or with itself. VM and backing are borrowed: read them before
@@ -189,6 +201,11 @@ int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdi
 /* Makes a mapping that says no more than the declaration could one: if it bears out the declaration, or if nothing is
  * declared and all of it is one backing, which is declared then, spec->mapping is NULL afterwards. */
 void slot_spec_resolve(Registry *registry, SlotSpec *spec);
+
+/* As it would have to be asked for again; the mapping that was seen is not remembered. */
+SlotSpec slot_spec(const Slot *slot);
+/* The private side, or NULL. */
+Backing *slot_guest_memfd(const Slot *slot);
 
 /* NULL if there is none. */
 Slot *slot_find(VM *vm, uint32_t as_id, uint32_t id);

@@ -55,6 +55,9 @@ VM *call_declaring_vm(const Call *call);
 bool uid_may_see_backing(uid_t uid, const Backing *backing);
 /* Whether that holds for any backing of the VM. */
 bool uid_may_see_a_backing(uid_t uid, const VM *vm);
+/* 0 or API_E_NoSuchBacking. */
+int find_backing(VM *vm, const char *name, Backing **ret, Failure *f);
+
 /* The index of a parameter that was not given. */
 #define NO_FD UINT64_MAX
 /* The fd at an index that a parameter gave; borrowed. For NO_FD *ret_fd is negative. API_E_WrongFds if there is no such

@@ -140,7 +140,8 @@ void event_log_record(EventLog *log, const Event *event) {
                 copy_name(record->peer_vm, event->peer_vm->name);
         copy_slot(record, event);
         if (event->verdict && event->verdict->outcome != OUTCOME_OK &&
-            format_verdict(event->slot, event->verdict, EVENT_CONFLICTS_MAX, /* facts= */ NULL, &record->verdict) < 0)
+            format_verdict(event->vm, event->slot, event->verdict, EVENT_CONFLICTS_MAX, /* facts= */ NULL,
+                           &record->verdict) < 0)
                 record->kind = EVENT_GAP;
 }
 

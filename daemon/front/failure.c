@@ -30,15 +30,35 @@ int fail_not_permitted(Failure *f, const char *object, uid_t peer) {
         return f->error;
 }
 
-int fail_name_conflict(Failure *f, const char *name, const char *field, const char *present, const char *requested) {
-        *f = (Failure) { .error = API_E_NameConflict, .object = name, .field = field };
+int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer) {
+        fail_not_permitted(f, vm, peer);
+        f->is_vm = true;
+        return f->error;
+}
+
+int fail_vm_differs(Failure *f, const VM *vm, const char *field, const char *present, const char *requested) {
+        *f = (Failure) { .error = API_E_NameConflict, .object = vm->name, .field = field };
         snprintf(f->present, sizeof(f->present), "%s", present);
         snprintf(f->requested, sizeof(f->requested), "%s", requested);
         return f->error;
 }
 
-int fail_invalid_name(Failure *f, const char *field) {
-        *f = (Failure) { .error = API_E_InvalidName, .field = field };
+int fail_backing_differs(Failure *f, const Backing *backing, const char *field, const char *present,
+                         const char *requested) {
+        fail_vm_differs(f, backing->vm, field, present, requested);
+        f->backing = backing->name;
+        return f->error;
+}
+
+int fail_share_differs(Failure *f, const Backing *backing, const VM *peer, const char *present,
+                       const char *requested) {
+        fail_backing_differs(f, backing, "access", present, requested);
+        f->peer_vm = peer->name;
+        return f->error;
+}
+
+int fail_invalid_name(Failure *f, const char *field, const char *value) {
+        *f = (Failure) { .error = API_E_InvalidName, .field = field, .object = value };
         return f->error;
 }
 
@@ -57,6 +77,7 @@ int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t m
 int fail_invalid_range(Failure *f, const Backing *backing, uint64_t offset, uint64_t size) {
         *f = (Failure) {
                 .error = API_E_InvalidRange,
+                .object = backing->vm->name,
                 .backing = backing->name,
                 .offset = offset,
                 .size = size,
@@ -169,16 +190,71 @@ __attribute__((format(printf, 1, 2))) static char *format(const char *fmt, ...) 
         return text;
 }
 
-static int reply_invalid_value(sd_varlink *link, const Failure *f) {
-        char wanted[160] = "";
+/* Sizes and addresses are read as powers of two, numbers of things are counted. */
+static void describe_number(const Failure *f, uint64_t value, char buffer[static 24]) {
+        bool is_bytes = f->alignment > 0 || f->maximum > UINT32_MAX;
 
-        if (f->alignment > 0)
-                snprintf(wanted, sizeof(wanted), " and a multiple of %" PRIu64, f->alignment);
-        return SEND(link, f,
-                    ("%s is %" PRIu64 "; it must be %" PRIu64 " to %" PRIu64 "%s.", f->field, f->value, f->minimum,
-                     f->maximum, wanted),
-                    STRING("field", f->field), UNSIGNED("value", f->value), UNSIGNED("minimum", f->minimum),
-                    UNSIGNED("maximum", f->maximum), GIVEN(f->alignment > 0, "alignment", f->alignment));
+        snprintf(buffer, 24, is_bytes ? "0x%" PRIx64 : "%" PRIu64, value);
+}
+
+static int reply_invalid_value(sd_varlink *link, const Failure *f) {
+        char value[24], minimum[24], maximum[24], alignment[24], wanted[100];
+
+        describe_number(f, f->value, value);
+        describe_number(f, f->minimum, minimum);
+        describe_number(f, f->maximum, maximum);
+        describe_number(f, f->alignment, alignment);
+        if (f->minimum == f->maximum)
+                snprintf(wanted, sizeof(wanted), "%s", minimum);
+        else
+                snprintf(wanted, sizeof(wanted), "%s to %s%s%s", minimum, maximum,
+                         f->alignment > 0 ? ", in multiples of " : "", f->alignment > 0 ? alignment : "");
+        return SEND(link, f, ("%s is %s; it must be %s.", f->field, value, wanted), STRING("field", f->field),
+                    UNSIGNED("value", f->value), UNSIGNED("minimum", f->minimum), UNSIGNED("maximum", f->maximum),
+                    GIVEN(f->alignment > 0, "alignment", f->alignment));
+}
+
+static int reply_name_conflict(sd_varlink *link, const Failure *f) {
+        _cleanup_free_ char *message = NULL;
+
+        if (f->peer_vm)
+                message = format(
+                        "Backing %s of VM %s is shared with VM %s already, with access %s where %s was asked for. Reclaim it first.",
+                        f->backing, f->object, f->peer_vm, f->present, f->requested);
+        else if (f->backing)
+                message = format(
+                        "Backing %s of VM %s is there already, with %s %s where %s was asked for. Use another name, or release it first.",
+                        f->backing, f->object, f->field, f->present, f->requested);
+        else
+                message = format(
+                        "VM %s is registered already, with %s %s where %s was asked for. Use another name, or unregister it first.",
+                        f->object, f->field, f->present, f->requested);
+        if (!message)
+                return sd_varlink_error_errno(link, -ENOMEM);
+        return sd_varlink_errorbo(link, error_id[f->error], STRING("message", message),
+                                  STRING("name", f->backing ?: f->object), STRING("field", f->field),
+                                  STRING("present", f->present), STRING("requested", f->requested));
+}
+
+static int reply_limit(sd_varlink *link, const Failure *f) {
+        static const struct {
+                const char *limit, *remedy;
+        } remedies[] = {
+                { "vmsPerUID", "Unregister one first." },
+                { "backingsPerVM", "Release one of the VM first." },
+                { "sharesPerBacking", "Reclaim one of the backing first." },
+                { "privateRangesPerVM",
+                  "Declare neighbouring guest addresses alike, so that there are fewer ranges." },
+                { "slotsPerCall", "Set them in several calls." },
+                { "subscribersPerUID", "End one first, by closing its connection." },
+        };
+        const char *remedy = "Release something first.";
+
+        for (size_t i = 0; i < ELEMENTSOF(remedies); i++)
+                if (strcmp(remedies[i].limit, f->field) == 0)
+                        remedy = remedies[i].remedy;
+        return SEND(link, f, ("The limit %s of %" PRIu64 " is reached. %s", f->field, f->maximum, remedy),
+                    STRING("limit", f->field), UNSIGNED("maximum", f->maximum));
 }
 
 static int reply_no_capacity(sd_varlink *link, const Failure *f) {
@@ -203,14 +279,15 @@ static int reply_backing_in_use(sd_varlink *link, const Failure *f) {
                         STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
                         UNSIGNED("pid", (uint64_t) f->pid));
         if (f->peer_vm)
-                return SEND(link, f,
-                            ("Backing %s of VM %s is still shown by %zu slots of VM %s. Delete them first.",
-                             f->backing, f->object, f->slots, f->peer_vm),
-                            STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
-                            STRING("peer", f->peer_vm));
+                return SEND(
+                        link, f,
+                        ("Backing %s of VM %s is still shown by %zu slot%s of VM %s. Delete them first; ListSlots names them.",
+                         f->backing, f->object, f->slots, f->slots == 1 ? "" : "s", f->peer_vm),
+                        STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots),
+                        STRING("peer", f->peer_vm));
         return SEND(link, f,
-                    ("Backing %s of VM %s is still shown by %zu slots. Delete them first.", f->backing, f->object,
-                     f->slots),
+                    ("Backing %s of VM %s is still shown by %zu slot%s. Delete them first; ListSlots names them.",
+                     f->backing, f->object, f->slots, f->slots == 1 ? "" : "s"),
                     STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots));
 }
 
@@ -270,31 +347,23 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
 
         switch (f->error) {
         case API_E_NoSuchVM:
-                return SEND(link, f, ("There is no VM %s. Register it first.", safe(f->object, a)),
+                return SEND(link, f,
+                            ("There is no VM %s. Register it first; ListVMs names those that there are.",
+                             safe(f->object, a)),
                             STRING("vm", safe(f->object, a)));
         case API_E_NoSuchBacking:
-                return SEND(link, f,
-                            ("VM %s has no backing %s. Allocate or adopt it first.", f->object, safe(f->backing, b)),
-                            STRING("vm", f->object), STRING("backing", safe(f->backing, b)));
-        case API_E_NotPermitted:
-                return SEND(link, f,
-                            ("uid %u may not do this to %s: only its owner and root may.", (unsigned) f->peer,
-                             safe(f->object, a)),
-                            STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
-        case API_E_NameConflict:
-                if (strcmp(f->field, "access") == 0)
-                        return SEND(
-                                link, f,
-                                ("%s is shared with that VM already, with access %s where %s was asked for. Reclaim it first.",
-                                 f->object, f->present, f->requested),
-                                STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
-                                STRING("requested", f->requested));
                 return SEND(
                         link, f,
-                        ("%s is there already, with %s %s where %s was asked for. Use another name, or release it first.",
-                         f->object, f->field, f->present, f->requested),
-                        STRING("name", f->object), STRING("field", f->field), STRING("present", f->present),
-                        STRING("requested", f->requested));
+                        ("VM %s has no backing %s. Allocate or adopt it first; ListBackings names those that there are.",
+                         f->object, safe(f->backing, b)),
+                        STRING("vm", f->object), STRING("backing", safe(f->backing, b)));
+        case API_E_NotPermitted:
+                return SEND(link, f,
+                            ("uid %u may not do this to %s%s: only its owner and root may. Call as one of them.",
+                             (unsigned) f->peer, f->is_vm ? "VM " : "", safe(f->object, a)),
+                            STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
+        case API_E_NameConflict:
+                return reply_name_conflict(link, f);
         case API_E_BackingInUse:
                 return reply_backing_in_use(link, f);
         case API_E_Fenced:
@@ -317,23 +386,29 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
 
 /* The errors that say what is wrong with a parameter or a donated fd. */
 static int reply_about_input(sd_varlink *link, const Failure *f) {
+        char a[80];
+
         switch (f->error) {
         case API_E_InvalidName:
                 if (strcmp(f->field, "uuid") == 0)
-                        return SEND(link, f, ("uuid must be 32 hexadecimal digits, with hyphens as usual or without."),
-                                    STRING("field", f->field));
+                        return SEND(
+                                link, f,
+                                ("uuid is \"%s\"; it must be 32 hexadecimal digits, with hyphens as usual or without.",
+                                 safe(f->object, a)),
+                                STRING("field", f->field));
                 return SEND(
                         link, f,
-                        ("%s must be 1 to %u characters from A-Z a-z 0-9 . _ : - and start with a letter or a digit.",
-                         f->field, NAME_LENGTH_MAX),
+                        ("%s is \"%s\"; it must be 1 to %u characters from A-Z a-z 0-9 . _ : - and start with a letter or a digit.",
+                         f->field, safe(f->object, a), NAME_LENGTH_MAX),
                         STRING("field", f->field));
         case API_E_InvalidValue:
                 return reply_invalid_value(link, f);
         case API_E_InvalidRange:
                 return SEND(link, f,
-                            ("Range 0x%" PRIx64 "+0x%" PRIx64 " does not lie inside backing %s of %" PRIu64
-                             " bytes, or is empty or not a multiple of its page size %" PRIu64 ".",
-                             f->offset, f->size, f->backing, f->backing_size, f->page_size),
+                            ("Range 0x%" PRIx64 "+0x%" PRIx64
+                             " is not in backing %s of VM %s: ask for whole pages of 0x%" PRIx64
+                             " bytes inside its 0x%" PRIx64 " bytes.",
+                             f->offset, f->size, f->backing, f->object, f->page_size, f->backing_size),
                             STRING("backing", f->backing), UNSIGNED("offset", f->offset), UNSIGNED("size", f->size),
                             UNSIGNED("backingSize", f->backing_size));
         case API_E_WrongFds:
@@ -361,9 +436,7 @@ static int reply_about_host(sd_varlink *link, const Failure *f) {
         case API_E_NoCapacity:
                 return reply_no_capacity(link, f);
         case API_E_LimitExceeded:
-                return SEND(link, f,
-                            ("The limit %s of %" PRIu64 " is reached. Release something first.", f->field, f->maximum),
-                            STRING("limit", f->field), UNSIGNED("maximum", f->maximum));
+                return reply_limit(link, f);
         case API_E_NotSupported:
                 return SEND(link, f, ("Not possible here: %s.", f->field), STRING("feature", f->field));
         case API_E_HostFailure:

@@ -26,6 +26,7 @@ typedef enum ApiError {
 typedef struct Failure {
         ApiError error;
         const char *object; /* the VM, or what a permission is about */
+        bool is_vm;         /* that is the name of a VM */
         const char *backing;
         const char *peer_vm;
         const char *field; /* a parameter, a limit, a feature, an operation, what was found */
@@ -48,8 +49,14 @@ typedef struct Failure {
 int fail_no_such_vm(Failure *f, const char *vm);
 int fail_no_such_backing(Failure *f, const char *vm, const char *backing);
 int fail_not_permitted(Failure *f, const char *object, uid_t peer);
-int fail_name_conflict(Failure *f, const char *name, const char *field, const char *present, const char *requested);
-int fail_invalid_name(Failure *f, const char *field);
+/* Of a VM, which the message calls one. */
+int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer);
+int fail_vm_differs(Failure *f, const VM *vm, const char *field, const char *present, const char *requested);
+int fail_backing_differs(Failure *f, const Backing *backing, const char *field, const char *present,
+                         const char *requested);
+/* The VM has the share with the other access. */
+int fail_share_differs(Failure *f, const Backing *backing, const VM *peer, const char *present, const char *requested);
+int fail_invalid_name(Failure *f, const char *field, const char *value);
 /* alignment 0: none. */
 int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t min, uint64_t max, uint64_t alignment);
 int fail_invalid_range(Failure *f, const Backing *backing, uint64_t offset, uint64_t size);

@@ -10,6 +10,7 @@
 #include "core/cleanup.h"
 #include "front/format.h"
 #include "front/front.h"
+#include "front/reason.h"
 #include "front/words.h"
 
 #define STRING(name, value)               SD_JSON_BUILD_PAIR_STRING(name, value)
@@ -204,17 +205,14 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
-        char *list[4] = {};
+        char *list[SLOT_FLAGS + 1] = {};
         size_t n = 0;
 
         if (flags == 0)
                 return 0;
-        if (flags & SLOT_LOG_DIRTY_PAGES)
-                list[n++] = (char *) "log_dirty_pages";
-        if (flags & SLOT_READONLY)
-                list[n++] = (char *) "readonly";
-        if (flags & SLOT_GUEST_MEMFD)
-                list[n++] = (char *) "guest_memfd";
+        for (unsigned bit = 0; bit < SLOT_FLAGS; bit++)
+                if (flags & UINT32_C(1) << bit)
+                        list[n++] = (char *) slot_flag_word(bit);
         return sd_json_build(ret, SD_JSON_BUILD_STRV(list));
 }
 
@@ -251,85 +249,6 @@ static int format_conflict(const Conflict *c, sd_json_variant **ret) {
                 UNSIGNED_IF(backing != NULL, "backingOffset", c->offset), STRING_IF(is_file, "device", device),
                 UNSIGNED_IF(is_file, "inode", c->ino), UNSIGNED_IF(is_file, "fileOffset", c->offset),
                 STRING_IF(c->rule == RULE_MAPPING_MISMATCH, "mapped", mapped_kind_word(c->mapped)));
-}
-
-#define MEMORY_TEXT_SIZE 192
-
-/* The bytes of a conflict, as far as they have a name. */
-static void describe_memory(const Conflict *c, char buffer[static MEMORY_TEXT_SIZE]) {
-        if (c->backing)
-                snprintf(buffer, MEMORY_TEXT_SIZE, "range 0x%" PRIx64 "+0x%" PRIx64 " of %s", c->offset, c->size,
-                         c->backing->name);
-        else if (c->ino != 0)
-                snprintf(buffer, MEMORY_TEXT_SIZE,
-                         "range 0x%" PRIx64 "+0x%" PRIx64 " of a file that is no backing (device %u:%u, inode %" PRIu64
-                         ")",
-                         c->offset, c->size, major(c->dev), minor(c->dev), (uint64_t) c->ino);
-        else
-                snprintf(buffer, MEMORY_TEXT_SIZE, "0x%" PRIx64 " bytes", c->size);
-}
-
-/* "at userspaceAddr 0x7f0000001000 there is a private copy of range 0x0+0x1000 of ram0, so that writes do not reach the
- * file, where range 0x1000+0x1000 of ram0 of VM web1 was declared" */
-static int describe_mismatch(const SlotSpec *spec, const Conflict *c, char **ret) {
-        static const struct {
-                const char *before, *after;
-        } words[] = {
-                [MAPPED_MEMORY] = { "", " of memory that is in no file" },
-                [MAPPED_COPY] = { "a private copy of ", ", so that writes do not reach the file" },
-                [MAPPED_FILE] = { "", "" },
-                [MAPPED_GUEST_MEMFD] = { "", ", which is a guest_memfd" },
-        };
-        uint64_t at = c->gpa - spec->gpa;
-        char found[MEMORY_TEXT_SIZE];
-
-        describe_memory(c, found);
-        return asprintf(ret,
-                        "at userspaceAddr 0x%" PRIx64 " there is %s%s%s, where range 0x%" PRIx64 "+0x%" PRIx64
-                        " of %s of VM %s was declared",
-                        spec->hva + at, words[c->mapped].before, found, words[c->mapped].after, spec->offset + at,
-                        c->size, spec->backing->name, spec->backing->vm->name);
-}
-
-/* What KVM itself would say to the slot. */
-static void kernel_says(const Verdict *v, char buffer[static 40]) {
-        if (v->outcome != OUTCOME_REFUSED)
-                buffer[0] = 0;
-        else if (v->kernel_errno == 0)
-                strcpy(buffer, " KVM alone would accept it.");
-        else
-                snprintf(buffer, 40, " KVM answers %s.", strerrorname_np(v->kernel_errno) ?: "an error");
-}
-
-/* "Slot 3 at …: the same memory would …: range 0xa0000+0x20000 of ram0 that it would show at 0x200000 is already at
- * guest address 0xa0000 in slot 0 of VM web1. KVM alone would accept it." */
-static char *verdict_reason(const SlotSpec *spec, const Verdict *v) {
-        const Conflict *c = v->conflicts;
-        char memory[MEMORY_TEXT_SIZE], kernel[40], *text;
-        _cleanup_free_ char *mismatch = NULL;
-        int r;
-
-        kernel_says(v, kernel);
-        if (v->n_conflicts == 0) {
-                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s.%s", spec->id, spec->gpa,
-                             slot_rule_sentence(v->rule), kernel);
-                return r < 0 ? NULL : text;
-        }
-        if (c->rule == RULE_MAPPING_MISMATCH) {
-                if (describe_mismatch(spec, c, &mismatch) < 0)
-                        return NULL;
-                r = asprintf(&text, "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s.%s", spec->id, spec->gpa,
-                             slot_rule_sentence(v->rule), mismatch, kernel);
-                return r < 0 ? NULL : text;
-        }
-        describe_memory(c, memory);
-        r = asprintf(&text,
-                     "Slot %" PRIu32 " at guest address 0x%" PRIx64 ": %s: %s that it would show at 0x%" PRIx64
-                     " is already at guest address 0x%" PRIx64 " in slot %" PRIu32 " of %sVM %s%s.%s",
-                     spec->id, spec->gpa, slot_rule_sentence(v->rule), memory, c->requested_gpa, c->gpa, c->id,
-                     c->vm->heir ? "the outgoing VMM of " : "", c->vm->name, v->n_conflicts > 1 ? ", and more" : "",
-                     kernel);
-        return r < 0 ? NULL : text;
 }
 
 static char *advice_message(const Advice *a) {
@@ -396,8 +315,8 @@ static int format_plain_verdict(const Advice *small_pages, sd_json_variant **ret
         return 0;
 }
 
-int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts, const AdviceFacts *facts,
-                   sd_json_variant **ret) {
+int format_verdict(const VM *vm, const SlotSpec *spec, const Verdict *v, size_t max_conflicts,
+                   const AdviceFacts *facts, sd_json_variant **ret) {
         _cleanup_json_ sd_json_variant *conflicts = NULL, *advice = NULL;
         _cleanup_free_ char *reason = NULL;
         Advice list[_ADVICE_KIND_MAX];
@@ -424,7 +343,7 @@ int format_verdict(const SlotSpec *spec, const Verdict *v, size_t max_conflicts,
                         return r;
         }
         if (v->rule != RULE_NONE) {
-                reason = verdict_reason(spec, v);
+                reason = reason_of(vm, spec, v);
                 if (!reason)
                         return -ENOMEM;
         }

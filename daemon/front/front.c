@@ -43,6 +43,11 @@ VM *call_declaring_vm(const Call *call) {
         return pid == service_vmm_pid(outgoing) ? outgoing : call->vm;
 }
 
+int find_backing(VM *vm, const char *name, Backing **ret, Failure *f) {
+        *ret = vm_find_backing(vm, name);
+        return *ret ? 0 : fail_no_such_backing(f, vm->name, name);
+}
+
 static int fail_wrong_fds(Failure *f, size_t received, size_t at_least, size_t at_most) {
         *f = (Failure) { .error = API_E_WrongFds, .value = received, .minimum = at_least, .maximum = at_most };
         return f->error;
@@ -84,7 +89,7 @@ static int check_vm(Call *call, int right, Failure *f) {
         if (!vm)
                 return fail_no_such_vm(f, name);
         if (!call_may_see(call, vm) && (right != VM_PEER || !uid_may_see_a_backing(call->uid, vm)))
-                return fail_not_permitted(f, vm->name, call->uid);
+                return fail_not_permitted_vm(f, vm->name, call->uid);
         call->vm = vm;
         return 0;
 }
@@ -248,42 +253,21 @@ int front_new(sd_event *event, Service *service, Front **ret) {
         return 0;
 }
 
-/* Takes fd on success. */
 static int listen_on(Front *front, int fd) {
         if (front->n_listeners == LISTENERS_MAX)
                 return -E2BIG;
         return listener_new(front->event, fd, on_accept, front, &front->listeners[front->n_listeners++]);
 }
 
-static void free_names(char **names) {
-        for (size_t i = 0; names && names[i]; i++)
-                free(names[i]);
-        free(names);
-}
+int front_listen_passed(Front *front, int fd) {
+        int r;
 
-int front_listen_passed(Front *front) {
-        char **names = NULL;
-        int n, taken = 0, r = 0;
-
-        n = sd_listen_fds_with_names(/* unset_environment= */ true, &names);
-        if (n < 0)
-                return n;
-        for (int i = 0; r >= 0 && i < n; i++) {
-                int fd = SD_LISTEN_FDS_START + i;
-
-                if (strcmp(names[i], "varlink") != 0)
-                        continue;
-                r = sd_is_socket(fd, AF_UNIX, SOCK_STREAM, /* listening= */ 1);
-                if (r == 0)
-                        r = -ENOTSOCK;
-                if (r >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-                        r = -errno;
-                if (r >= 0)
-                        r = listen_on(front, fd);
-                taken++;
-        }
-        free_names(names);
-        return r < 0 ? r : taken;
+        r = sd_is_socket(fd, AF_UNIX, SOCK_STREAM, /* listening= */ 1);
+        if (r == 0)
+                r = -ENOTSOCK;
+        if (r >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+                r = -errno;
+        return r < 0 ? r : listen_on(front, fd);
 }
 
 int front_listen(Front *front, const char *path, mode_t mode) {

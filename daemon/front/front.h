@@ -37,8 +37,8 @@ int front_new(sd_event *event, Service *service, Front **ret);
 /* Connections above a new limit stay. */
 int front_configure(Front *front, const FrontSettings *settings);
 const FrontSettings *front_settings(const Front *front);
-/* Listens on the sockets named "varlink" that the service manager passed. Returns their number, 0 if there is none. */
-int front_listen_passed(Front *front);
+/* Listens on a socket that the service manager passed; takes it on success. -ENOTSOCK: it is no such socket. */
+int front_listen_passed(Front *front, int fd);
 /* Creates the socket; everybody who can reach it may connect, and is judged by uid. */
 int front_listen(Front *front, const char *path, mode_t mode);
 Front *front_free(Front *front);

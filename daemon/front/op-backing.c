@@ -2,6 +2,7 @@
 
 /* AllocateBacking, AdoptBacking, OpenBacking, ReleaseBacking, PunchBacking. */
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "core/cleanup.h"
@@ -49,7 +50,7 @@ static int parse_allocate(const AllocateParameters *p, BackingSpec *ret, Failure
         BackingSpec spec = { .name = p->name, .origin = BACKING_ALLOCATED, .size = p->size };
 
         if (!name_is_valid(p->name))
-                return fail_invalid_name(f, "name");
+                return fail_invalid_name(f, "name", p->name);
         spec.kind = (BackingKind) backing_kind_of(p->kind, p->page_size > page ? BACKING_HUGETLB : BACKING_MEMFD);
         if (spec.kind == BACKING_GUEST_MEMFD)
                 return fail_not_supported(f, "only a VMM can create a guest_memfd; create it there and adopt it");
@@ -160,14 +161,17 @@ static int admit(Call *call, const AdoptParameters *p, Failure *f) {
                 .page_size = host_page_size(),
         };
         Backing *backing;
+        char inode[24];
         int r;
 
         if (p->size == 0 || p->size > INT64_MAX || !is_aligned(p->size, spec.page_size))
                 return fail_invalid_value(f, "size", p->size, spec.page_size, INT64_MAX & ~(spec.page_size - 1),
                                           spec.page_size);
         r = backing_admit(call->vm, &spec, &backing);
-        if (r == CORE_E_EXISTS)
-                return fail_name_conflict(f, backing->name, "inode", "one file", "a new one");
+        if (r == CORE_E_EXISTS) {
+                snprintf(inode, sizeof(inode), "%" PRIu64, (uint64_t) backing->ino);
+                return fail_backing_differs(f, backing, "inode", inode, "a new one");
+        }
         if (r == CORE_E_LIMIT)
                 return fail_limit(f, "backingsPerVM", call->registry->limits.backings_per_vm);
         return r;
@@ -177,7 +181,7 @@ static int adopt(Call *call, const AdoptParameters *p, Backing **ret, bool *ret_
         int fd, r;
 
         if (!name_is_valid(p->name))
-                return fail_invalid_name(f, "name");
+                return fail_invalid_name(f, "name", p->name);
         r = call_peek_fd(call, p->fd, f, &fd);
         if (r != 0)
                 return r;
@@ -239,22 +243,17 @@ typedef struct BackingParameters {
         uint64_t offset, size;
 } BackingParameters;
 
-static int find_backing(Call *call, const BackingParameters *p, Backing **ret, Failure *f) {
-        *ret = vm_find_backing(call->vm, p->backing);
-        return *ret ? 0 : fail_no_such_backing(f, call->vm->name, p->backing);
-}
-
 /* Somebody else's VM: say of its backings no more than what is shared. */
 static int find_openable(Call *call, const BackingParameters *p, bool read_only, Backing **ret, Failure *f) {
         BackingAccess access;
         Backing *backing;
 
         if (call_may_see(call, call->vm))
-                return find_backing(call, p, ret, f);
+                return find_backing(call->vm, p->backing, ret, f);
         backing = vm_find_backing(call->vm, p->backing);
         access = backing ? backing_access_of(backing, call->uid) : ACCESS_NONE;
         if (access == ACCESS_NONE)
-                return fail_not_permitted(f, call->vm->name, call->uid);
+                return fail_not_permitted_vm(f, call->vm->name, call->uid);
         if (access == ACCESS_READ_ONLY && !read_only)
                 return fail_not_permitted(f, "a backing that is shared for reading only, in order to write",
                                           call->uid);
@@ -315,7 +314,7 @@ int op_release_backing(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = find_backing(call, &p, &backing, &f);
+        r = find_backing(call->vm, p.backing, &backing, &f);
         if (r == 0)
                 r = service_release(call->service, backing, &freed, &f);
         if (r != 0)
@@ -344,7 +343,7 @@ int op_punch_backing(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
-        r = find_backing(call, &p, &backing, &f);
+        r = find_backing(call->vm, p.backing, &backing, &f);
         if (r == 0 && (!range_within(p.offset, p.size, backing->size) || !is_aligned(p.offset, backing->page_size) ||
                        !is_aligned(p.size, backing->page_size)))
                 r = fail_invalid_range(&f, backing, p.offset, p.size);

@@ -205,7 +205,7 @@ static Slot *next_slot(Stream *stream) {
 /* A list of the slots that show one backing goes through all VMs, since any may. */
 static bool shows(const Slot *slot, const Stream *stream, const Backing *backing) {
         return !stream->only_backing[0] ||
-               (backing && (slot->spec.backing == backing || slot->spec.guest_memfd == backing));
+               (backing && (slot->spec.backing == backing || slot_guest_memfd(slot) == backing));
 }
 
 static Backing *only_backing(Stream *stream, const char *of_vm) {
@@ -217,7 +217,8 @@ static Backing *only_backing(Stream *stream, const char *of_vm) {
 
 static int append_slot(sd_json_variant **array, const Slot *slot) {
         _cleanup_json_ sd_json_variant *inner = NULL;
-        SlotView view = slot_view(slot->vm, &slot->spec);
+        SlotSpec spec = slot_spec(slot);
+        SlotView view = slot_view(slot->vm, &spec);
         int r;
 
         r = format_slot(&view, &inner);
@@ -258,14 +259,14 @@ static int check_filter(Call *call, StreamFill fill, const char *vm_name, const 
         VM *vm;
 
         if (backing_name && !vm_name)
-                return fail_invalid_name(f, "vm");
+                return fail_invalid_name(f, "vm", "");
         if (!vm_name)
                 return 0;
         vm = registry_find_vm(call->registry, vm_name);
         if (!vm)
                 return fail_no_such_vm(f, vm_name);
         if (!call_may_see(call, vm) && (fill != fill_backings || !uid_may_see_a_backing(call->uid, vm)))
-                return fail_not_permitted(f, vm->name, call->uid);
+                return fail_not_permitted_vm(f, vm->name, call->uid);
         if (backing_name && !vm_find_backing(vm, backing_name))
                 return fail_no_such_backing(f, vm->name, backing_name);
         return 0;

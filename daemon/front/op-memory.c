@@ -173,20 +173,20 @@ static int count_range(Census *c, uint64_t at, uint64_t size, uint64_t *ret_done
 /* Which sides of the piece's slot the kernel can count. Without a guest_memfd there are no two sides, and huge pages it
  * does not count by range. A slot whose two sides are the same bytes of a file has them once. */
 static void census_begin(Census *c, const GuestPiece *piece) {
-        const SlotSpec *spec = piece->slot ? &piece->slot->spec : NULL;
-        uint64_t from = spec ? piece->gpa - spec->gpa : 0;
+        SlotSpec spec = piece->slot ? slot_spec(piece->slot) : (SlotSpec) {};
+        uint64_t from = piece->gpa - spec.gpa;
 
         c->shared = c->private = NULL;
         c->in_shared = c->in_private = c->in_both = 0;
-        if (!spec || !spec->guest_memfd || !service_can_count_ranges(c->service))
+        if (!spec.guest_memfd || !service_can_count_ranges(c->service))
                 return;
-        c->private = spec->guest_memfd;
-        c->private_offset = spec->guest_memfd_offset + from;
-        if (!spec->backing || spec->backing->kind == BACKING_HUGETLB ||
-            (spec->backing == spec->guest_memfd && spec->offset == spec->guest_memfd_offset))
+        c->private = spec.guest_memfd;
+        c->private_offset = spec.guest_memfd_offset + from;
+        if (!spec.backing || spec.backing->kind == BACKING_HUGETLB ||
+            (spec.backing == spec.guest_memfd && spec.offset == spec.guest_memfd_offset))
                 return;
-        c->shared = spec->backing;
-        c->shared_offset = spec->offset + from;
+        c->shared = spec.backing;
+        c->shared_offset = spec.offset + from;
 }
 
 /* Counts the piece, and cuts it where it became too much. */

@@ -25,9 +25,11 @@ static const sd_json_dispatch_field share_table[] = {
 
 /* The peer may be anybody's VM: it gets something, and nothing is asked of it. */
 static int find_pair(Call *call, const ShareParameters *p, Backing **ret_backing, VM **ret_peer, Failure *f) {
-        *ret_backing = vm_find_backing(call->vm, p->backing);
-        if (!*ret_backing)
-                return fail_no_such_backing(f, call->vm->name, p->backing);
+        int r;
+
+        r = find_backing(call->vm, p->backing, ret_backing, f);
+        if (r != 0)
+                return r;
         *ret_peer = registry_find_vm(call->registry, p->peer);
         return *ret_peer ? 0 : fail_no_such_vm(f, p->peer);
 }

@@ -52,22 +52,9 @@ static const sd_json_dispatch_field slot_table[] = {
 static uint32_t parse_flags(sd_json_variant *flags) {
         uint32_t bits = 0;
 
-        for (size_t i = 0; flags && i < sd_json_variant_elements(flags); i++) {
-                const char *word = sd_json_variant_string(sd_json_variant_by_index(flags, i));
-
-                if (strcmp(word, "log_dirty_pages") == 0)
-                        bits |= SLOT_LOG_DIRTY_PAGES;
-                else if (strcmp(word, "readonly") == 0)
-                        bits |= SLOT_READONLY;
-                else if (strcmp(word, "guest_memfd") == 0)
-                        bits |= SLOT_GUEST_MEMFD;
-        }
+        for (size_t i = 0; flags && i < sd_json_variant_elements(flags); i++)
+                bits |= slot_flag_of(sd_json_variant_string(sd_json_variant_by_index(flags, i)));
         return bits;
-}
-
-static int find_backing_of(VM *vm, const char *name, Backing **ret, Failure *f) {
-        *ret = vm_find_backing(vm, name);
-        return *ret ? 0 : fail_no_such_backing(f, vm->name, name);
 }
 
 /* A slot may show another VM's backing only if the caller owns that VM too, or if the backing is shared with the
@@ -83,10 +70,10 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
                         *ret = vm_find_backing(vm, p->backing);
                         return *ret && backing_is_shared_with(*ret, vm_whole(call->vm)) ?
                                        0 :
-                                       fail_not_permitted(f, vm->name, call->uid);
+                                       fail_not_permitted_vm(f, vm->name, call->uid);
                 }
         }
-        return find_backing_of(vm, p->backing, ret, f);
+        return find_backing(vm, p->backing, ret, f);
 }
 
 static int resolve_slot(Call *call, const SlotParameters *p, SlotSpec *ret, Failure *f) {
@@ -111,7 +98,7 @@ static int resolve_slot(Call *call, const SlotParameters *p, SlotSpec *ret, Fail
                 if (r != 0)
                         return r;
         }
-        return p->guest_memfd ? find_backing_of(vm_whole(call->vm), p->guest_memfd, &ret->guest_memfd, f) : 0;
+        return p->guest_memfd ? find_backing(vm_whole(call->vm), p->guest_memfd, &ret->guest_memfd, f) : 0;
 }
 
 /* Returns 0, API_E_…, or negative; *ret_bad is the field that could not be read, if any. */
@@ -177,7 +164,8 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
         _cleanup_json_ sd_json_variant *object = NULL;
         int r;
 
-        r = format_verdict(spec, verdict, VERDICT_CONFLICTS_MAX, service_advice_facts(call->service), &object);
+        r = format_verdict(call->vm, spec, verdict, VERDICT_CONFLICTS_MAX, service_advice_facts(call->service),
+                           &object);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (was_set)
@@ -265,7 +253,7 @@ static int batch_parse(Call *call, sd_json_variant *slots, Batch *batch, Failure
         return 0;
 }
 
-static int batch_format(const Batch *batch, const AdviceFacts *facts, sd_json_variant **ret) {
+static int batch_format(const VM *vm, const Batch *batch, const AdviceFacts *facts, sd_json_variant **ret) {
         size_t max_conflicts = batch->n > 0 ? CONFLICTS_PER_REPLY / batch->n : 0;
         int r;
 
@@ -273,7 +261,7 @@ static int batch_format(const Batch *batch, const AdviceFacts *facts, sd_json_va
         for (size_t i = 0; r >= 0 && i < batch->n; i++) {
                 _cleanup_json_ sd_json_variant *verdict = NULL;
 
-                r = format_verdict(&batch->specs[i], &batch->verdicts[i], max_conflicts, facts, &verdict);
+                r = format_verdict(vm, &batch->specs[i], &batch->verdicts[i], max_conflicts, facts, &verdict);
                 if (r >= 0)
                         r = sd_json_variant_append_array(ret, verdict);
         }
@@ -298,7 +286,7 @@ static int reply_batch(Call *call, const Batch *batch, bool apply) {
         _cleanup_json_ sd_json_variant *verdicts = NULL;
         int r;
 
-        r = batch_format(batch, service_advice_facts(call->service), &verdicts);
+        r = batch_format(call->vm, batch, service_advice_facts(call->service), &verdicts);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         if (apply && !batch->accepted)

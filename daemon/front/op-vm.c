@@ -58,9 +58,9 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
         Policies fallback;
 
         if (!name_is_valid(p->name))
-                return fail_invalid_name(f, "name");
+                return fail_invalid_name(f, "name", p->name);
         if (p->uuid && sd_id128_from_string(p->uuid, &uuid) < 0)
-                return fail_invalid_name(f, "uuid");
+                return fail_invalid_name(f, "uuid", p->uuid);
         if (p->owner != call->uid && call->uid != 0)
                 return fail_not_permitted(f, "a VM of another uid", call->uid);
         if (!service_can_own(p->owner))
@@ -91,19 +91,19 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
                 snprintf(present, sizeof(present), "%u", (unsigned) vm->owner);
                 snprintf(requested, sizeof(requested), "%u", (unsigned) spec->owner);
         } else if (strcmp(field, "exitPolicy") == 0)
-                return fail_name_conflict(f, vm->name, field, exit_policy_word(vm->exit_policy),
-                                          exit_policy_word(spec->exit_policy));
+                return fail_vm_differs(f, vm, field, exit_policy_word(vm->exit_policy),
+                                       exit_policy_word(spec->exit_policy));
         else if (strcmp(field, "retainUSec") == 0) {
                 snprintf(present, sizeof(present), "%" PRIu64, vm->retain_usec);
                 snprintf(requested, sizeof(requested), "%" PRIu64, spec->retain_usec);
         } else if (strcmp(field, "retainGuestMemfd") == 0)
-                return fail_name_conflict(f, vm->name, field, vm->retain_guest_memfd ? "true" : "false",
-                                          spec->retain_guest_memfd ? "true" : "false");
+                return fail_vm_differs(f, vm, field, vm->retain_guest_memfd ? "true" : "false",
+                                       spec->retain_guest_memfd ? "true" : "false");
         else if (strcmp(field, "aliasPolicy") == 0)
-                return fail_name_conflict(f, vm->name, field, alias_policy_word(vm->alias_policy),
-                                          alias_policy_word(spec->alias_policy));
+                return fail_vm_differs(f, vm, field, alias_policy_word(vm->alias_policy),
+                                       alias_policy_word(spec->alias_policy));
         else if (strcmp(field, "type") == 0)
-                return fail_name_conflict(f, vm->name, field, vm_type_word(vm->type), vm_type_word(spec->type));
+                return fail_vm_differs(f, vm, field, vm_type_word(vm->type), vm_type_word(spec->type));
         else {
                 memcpy(a.bytes, vm->uuid, sizeof(vm->uuid));
                 memcpy(b.bytes, spec->uuid, sizeof(spec->uuid));
@@ -112,7 +112,7 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
                 if (!vm->has_uuid)
                         strcpy(present, "none");
         }
-        return fail_name_conflict(f, vm->name, field, present, requested);
+        return fail_vm_differs(f, vm, field, present, requested);
 }
 
 static int register_vm(Call *call, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f) {
@@ -124,7 +124,7 @@ static int register_vm(Call *call, const VMSpec *spec, VM **ret, bool *ret_creat
                 return r;
         /* Somebody else's VM: say no more of it than that the name is taken. */
         if (!call_may_see(call, *ret))
-                return fail_not_permitted(f, (*ret)->name, call->uid);
+                return fail_not_permitted_vm(f, (*ret)->name, call->uid);
         field = vm_differs(*ret, spec);
         return field ? fail_vm_conflict(f, *ret, spec, field) : 0;
 }

@@ -60,45 +60,68 @@ static const char *const advice_kinds[] = {
         [ADVICE_FLAGS_LIMIT_BACKING] = "flags_limit_backing",
 };
 
+/* Bit n of SlotSpec.flags. */
+static const char *const slot_flags[] = { "log_dirty_pages", "readonly", "guest_memfd" };
+
+#define DELETE_FIRST "Delete the slot first, with memorySize 0, then set it anew."
+
 static const struct {
-        const char *word, *sentence;
+        const char *word, *sentence, *remedy;
 } slot_rules[] = {
-        [RULE_NONE] = { NULL, NULL },
-        [RULE_SLOT_ID] = { "slot_id", "KVM has no slot of that id or address space" },
-        [RULE_FLAGS] = { "flags", "KVM does not take these flags together" },
-        [RULE_MEMORY_SIZE] = { "memory_size", "memorySize must be a multiple of the page size and below 2^31 pages" },
+        [RULE_NONE] = {},
+        [RULE_SLOT_ID] = { "slot_id", "this KVM has no slot of that id or address space",
+                           "Choose one that it has; GetHost says how many there are." },
+        [RULE_FLAGS] = { "flags", "KVM does not take these flags together, or not for a VM of this type",
+                         "guest_memfd goes with no other flag and needs a kernel that has it, see GetHost; readonly is not for sev_es, snp and tdx." },
+        [RULE_MEMORY_SIZE] = { "memory_size", "memorySize must be a multiple of the page size and below 2^31 pages",
+                               NULL },
         [RULE_GUEST_PHYS_ADDR] = { "guest_phys_addr",
-                                   "guestPhysAddr must be a multiple of the page size and the slot must end where a guest can address it" },
+                                   "guestPhysAddr must be a multiple of the page size and the slot must end where a guest can address it",
+                                   NULL },
         [RULE_USERSPACE_ADDR] = { "userspace_addr",
-                                  "userspaceAddr must be a multiple of the page size and the range must lie in user space" },
+                                  "userspaceAddr must be a multiple of the page size and the range must lie in user space",
+                                  NULL },
         [RULE_GUEST_MEMFD_OFFSET] = { "guest_memfd_offset",
-                                      "guestMemfdOffset must be a multiple of the page size and the range must not wrap around" },
-        [RULE_NO_SUCH_SLOT] = { "no_such_slot", "there is no such slot to delete" },
-        [RULE_GUEST_MEMFD_IMMUTABLE] = { "guest_memfd_immutable", "a slot with a guest_memfd can only be deleted" },
+                                      "guestMemfdOffset must be a multiple of the page size and the range must not wrap around",
+                                      NULL },
+        [RULE_NO_SUCH_SLOT] = { "no_such_slot", "memorySize 0 deletes a slot, and there is none of that id",
+                                "ListSlots names those that there are." },
+        [RULE_GUEST_MEMFD_IMMUTABLE] = { "guest_memfd_immutable", "a slot with a guest_memfd can only be deleted",
+                                         DELETE_FIRST },
         [RULE_SLOT_IMMUTABLE] = { "slot_immutable",
-                                  "size, user space address, readonly and guest_memfd of a live slot cannot change; delete it first" },
-        [RULE_GFN_OVERLAP] = { "gfn_overlap", "another slot already has these guest addresses" },
-        [RULE_NOT_GUEST_MEMFD] = { "not_guest_memfd", "guestMemfd must name a backing of kind guest_memfd" },
+                                  "size, user space address, readonly and guest_memfd of a live slot cannot change",
+                                  DELETE_FIRST },
+        [RULE_GFN_OVERLAP] = { "gfn_overlap", "another slot already has these guest addresses",
+                               "Choose other guest addresses, or delete or move that slot first." },
+        [RULE_NOT_GUEST_MEMFD] = { "not_guest_memfd", "guestMemfd must name a backing of kind guest_memfd",
+                                   "Adopt the guest_memfd first, with AdoptBacking." },
         [RULE_FOREIGN_GUEST_MEMFD] = { "foreign_guest_memfd",
-                                       "a guest_memfd can only be bound by the VMM that made it; no kernel can bind it to another VM" },
-        [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it" },
-        [RULE_BINDING_OVERLAP] = { "binding_overlap",
-                                   "this range of the guest_memfd is already bound by another slot" },
+                                       "a guest_memfd can only be bound by the VMM that made it; no kernel can bind it to another VM",
+                                       "Create one in this VMM and adopt it." },
+        [RULE_BEYOND_BACKING] = { "beyond_backing", "the range does not lie inside the backing, on a page of it",
+                                  "Choose a range inside it." },
+        [RULE_BINDING_OVERLAP] = { "binding_overlap", "this range of the guest_memfd is already bound by another slot",
+                                   "Choose another range, or delete that slot first." },
         [RULE_SHARE_READ_ONLY] = { "share_read_only",
-                                   "the owner shares this backing for reading only, so the slot needs the flag readonly" },
+                                   "the owner shares this backing for reading only, so the slot needs the flag readonly",
+                                   "Set the flag, or let the owner reclaim the backing and share it for writing." },
         [RULE_MAPPING_MISMATCH] = { "mapping_mismatch",
-                                    "what the VMM has mapped at userspaceAddr is not what was declared" },
-        [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias" },
-        [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice" },
-        [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only" },
-        [RULE_VMM_WINDOW] = { "vmm_window", "the VMM shows its own device memory twice, through one mapping" },
-        [RULE_ADDRESS_SPACE_TRANSIT] = { "address_space_transit", "one mapping is shown in two address spaces" },
-        [RULE_SMRAM_WINDOW] = { "smram_window", "this is the SMRAM window of a q35 machine" },
-        [RULE_DECLARED_SHARE] = { "declared_share", "the owner of the backing declared the share" },
-        [RULE_HAND_OVER] = { "hand_over", "the former VMM of the VM hands the memory over to the new one" },
-        [RULE_TOO_MANY_ALIASES] = { "too_many_aliases", "more than 256 other slots would show the same memory" },
+                                    "what the VMM has mapped at userspaceAddr is not what was declared",
+                                    "Map the declared range there, with MAP_SHARED, before the slot is set; or declare what is mapped." },
+        [RULE_SAME_FRAME] = { "same_frame", "the same guest address in another address space is no alias", NULL },
+        [RULE_PRIVATE_ALIAS] = { "private_alias", "private memory must not appear twice",
+                                 "Choose another range, or delete that slot first." },
+        [RULE_ROM_SHADOW] = { "rom_shadow", "both slots are read-only", NULL },
+        [RULE_VMM_WINDOW] = { "vmm_window", "the VMM shows its own device memory twice, through one mapping", NULL },
+        [RULE_ADDRESS_SPACE_TRANSIT] = { "address_space_transit", "one mapping is shown in two address spaces", NULL },
+        [RULE_SMRAM_WINDOW] = { "smram_window", "this is the SMRAM window of a q35 machine", NULL },
+        [RULE_DECLARED_SHARE] = { "declared_share", "the owner of the backing declared the share", NULL },
+        [RULE_HAND_OVER] = { "hand_over", "the former VMM of the VM hands the memory over to the new one", NULL },
+        [RULE_TOO_MANY_ALIASES] = { "too_many_aliases", "more than 256 other slots would show the same memory",
+                                    "Delete some of them first." },
         [RULE_UNDECLARED_ALIAS] = { "undeclared_alias",
-                                    "the same memory would appear at two guest frames, and nothing allows it" },
+                                    "the same memory would appear at two guest frames, and nothing allows it",
+                                    "Choose other memory, or delete that slot first." },
 };
 
 static const struct {
@@ -137,6 +160,9 @@ _Static_assert(ELEMENTSOF(mapped_kinds) == _MAPPED_KIND_MAX, "a MappedKind has n
 _Static_assert(ELEMENTSOF(outcomes) == _OUTCOME_MAX, "an Outcome has no word");
 _Static_assert(ELEMENTSOF(advice_kinds) == _ADVICE_KIND_MAX, "an AdviceKind has no word");
 _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
+_Static_assert(SLOT_LOG_DIRTY_PAGES == 1 << 0 && SLOT_READONLY == 1 << 1 && SLOT_GUEST_MEMFD == 1 << 2 &&
+                       ELEMENTSOF(slot_flags) == SLOT_FLAGS,
+               "a flag has no word");
 _Static_assert(ELEMENTSOF(survival_reasons) == _SURVIVAL_REASON_MAX, "a SurvivalReason has no word");
 
 static int find(const char *const *words, size_t n, const char *word, int fallback) {
@@ -179,6 +205,20 @@ const char *slot_rule_word(SlotRule rule) {
 
 const char *slot_rule_sentence(SlotRule rule) {
         return slot_rules[rule].sentence;
+}
+
+const char *slot_rule_remedy(SlotRule rule) {
+        return slot_rules[rule].remedy;
+}
+
+const char *slot_flag_word(unsigned bit) {
+        return slot_flags[bit];
+}
+
+uint32_t slot_flag_of(const char *word) {
+        int bit = find(slot_flags, SLOT_FLAGS, word, -1);
+
+        return bit < 0 ? 0 : UINT32_C(1) << bit;
 }
 
 const char *access_word(bool read_only) {

@@ -19,8 +19,15 @@ const char *vm_state_word(VMState state);
 const char *outcome_word(Outcome outcome);
 const char *advice_kind_word(AdviceKind kind);
 const char *slot_rule_word(SlotRule rule); /* NULL for RULE_NONE */
-/* One sentence on what the rule says, for people. */
+/* What the rule says, for people: a clause without a full stop. */
 const char *slot_rule_sentence(SlotRule rule);
+/* What to do about a refusal by it: sentences, or NULL if the clause says it. */
+const char *slot_rule_remedy(SlotRule rule);
+
+#define SLOT_FLAGS 3U /* bits of SlotSpec.flags */
+const char *slot_flag_word(unsigned bit);
+/* 0 if the word is none of them. */
+uint32_t slot_flag_of(const char *word);
 
 const char *access_word(bool read_only);
 const char *survival_reason_word(SurvivalReason reason);

@@ -40,14 +40,15 @@ int bag_read(Bag *bag, int (*found)(uint64_t id, int fd, void *userdata), void *
 /* In found() only, with its id; its fd, or another of the same file, is borrowed until bag_forget(). */
 int bag_keep(Bag *bag, uint64_t id, int fd);
 
-/* 0: kept by the kernel. fd is borrowed until bag_forget(). -EEXIST: the id is live. BAG_E_FULL, BAG_E_IN_FLIGHT. */
+/* 0: kept by the kernel. fd is borrowed until bag_forget(). -EEXIST: the id is live; -EBUSY: not read yet. BAG_E_FULL,
+ * BAG_E_IN_FLIGHT. */
 int bag_put(Bag *bag, uint64_t id, int fd);
 /* The id may be unknown. */
 void bag_forget(Bag *bag, uint64_t id);
 
 /* More entries are dead than live, and more than a few hundred; or there is no room for lack of order. */
 bool bag_wants_repack(const Bag *bag);
-/* A new bag with the live entries; this one is untouched. BAG_E_FULL, BAG_E_IN_FLIGHT. */
+/* A new bag with the live entries; this one is untouched. BAG_E_FULL, BAG_E_IN_FLIGHT; -EBUSY: not read yet. */
 int bag_repack(const Bag *bag, Bag **ret);
 
 /* The two ends, borrowed, to be stored. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* CRC-32C (Castagnoli; RFC 3720 appendix B.4), by slicing eight bytes at a time. Of the libraries that the daemon links,
- * none offers it: libsystemd has a checksum of its own, but does not export it, and a library more in the process that
- * holds every guest's memory costs more than these few lines. */
+/* CRC-32C (Castagnoli; RFC 3720 appendix B.4), by slicing eight bytes at a time. None of the libraries that the daemon
+ * links offers one to its users, and a library more in the process that holds every guest's memory costs more than
+ * these few lines. */
 
 #include <stddef.h>
 #include <stdint.h>

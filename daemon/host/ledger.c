@@ -374,10 +374,11 @@ static int look_at_frame(Ledger *ledger, Window *window, uint64_t at, FrameHead 
         memcpy(ret, bytes, sizeof(*ret));
         if (!head_is_valid(ledger, ret))
                 return 0;
-        r = window_get(window, at, sizeof(*ret) + ret->size, &bytes);
+        *ret_size = sizeof(*ret) + ret->size;
+        /* Of a file that was cut within the frame, nothing is behind it, however long the file will be one day. */
+        r = window_get(window, at, *ret_size, &bytes);
         if (r < 0 || !bytes)
                 return r;
-        *ret_size = sizeof(*ret) + ret->size;
         bytes += sizeof(*ret);
         if (ret->sequence >= ledger->next_sequence && ret->sequence < UINT64_MAX &&
             ret->records_crc == crc32c(0, bytes, ret->size) && are_records(bytes, ret->size))
@@ -531,6 +532,9 @@ int ledger_append(Ledger *ledger, const void *records, size_t size) {
                 return -EBUSY;
         if (size == 0 || size > LEDGER_FRAME_MAX || !are_records(records, size))
                 return -EINVAL;
+        /* No ledger of ours comes so far. */
+        if (ledger->next_sequence == UINT64_MAX)
+                return -EOVERFLOW;
         if (ledger->end + sizeof(head) + size > ledger->reserved)
                 return -ENOBUFS;
         head.records_crc = crc32c(0, records, size);

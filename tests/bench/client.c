@@ -9,14 +9,10 @@
  * Prepares the server, warms up, and checks meanwhile that the server does what the benchmark is about. Then, for
  * each number on standard input: so many calls, and the median of their times in ns on standard output. */
 
-#include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 
+#include "bench.h"
 #include "memory.h"
 
 #define INTERFACE      "io.privmemd.Memory"
@@ -42,53 +38,7 @@ static struct {
         int received; /* the fd that came with the reply */
 } server;
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...) {
-        va_list ap;
-
-        va_start(ap, format);
-        fputs("bench-client: ", stderr);
-        vfprintf(stderr, format, ap);
-        fputc('\n', stderr);
-        va_end(ap);
-        exit(EXIT_FAILURE);
-}
-
 /* ---- one call ------------------------------------------------------------------------------------------ */
-
-static void connect_to(const char *path) {
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-        if (strlen(path) >= sizeof(address.sun_path))
-                die("%s is too long for a socket", path);
-        strcpy(address.sun_path, path);
-        server.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (server.fd < 0 || connect(server.fd, (struct sockaddr *) &address, sizeof(address)) < 0)
-                die("cannot connect to %s: %m", path);
-}
-
-static void receive(void) {
-        union {
-                struct cmsghdr header;
-                char space[CMSG_SPACE(sizeof(int))];
-        } control;
-        struct iovec iov = { server.reply + server.length, sizeof(server.reply) - server.length };
-        struct msghdr message = {
-                .msg_iov = &iov,
-                .msg_iovlen = 1,
-                .msg_control = &control,
-                .msg_controllen = sizeof(control),
-        };
-        struct cmsghdr *header;
-        ssize_t n;
-
-        n = recvmsg(server.fd, &message, MSG_CMSG_CLOEXEC);
-        if (n <= 0)
-                die("the server hung up: %m");
-        server.length += (size_t) n;
-        header = CMSG_FIRSTHDR(&message);
-        if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-                memcpy(&server.received, CMSG_DATA(header), sizeof(int));
-}
 
 static void exchange(const Message *request) {
         server.length = 0;
@@ -96,15 +46,9 @@ static void exchange(const Message *request) {
         if (send(server.fd, request->text, request->length, MSG_NOSIGNAL) != (ssize_t) request->length)
                 die("cannot send: %m");
         do
-                receive();
+                server.length += receive_from(server.fd, server.reply + server.length,
+                                              sizeof(server.reply) - server.length, &server.received);
         while (server.reply[server.length - 1] != 0 && server.length < sizeof(server.reply));
-}
-
-static uint64_t now(void) {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t) ts.tv_sec * 1000000000 + (uint64_t) ts.tv_nsec;
 }
 
 static Message __attribute__((format(printf, 2, 3))) varlink(const char *method, const char *format, ...) {
@@ -263,7 +207,7 @@ int main(int argc, char *argv[]) {
                 fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|privmemd|raw\n", argv[0]);
                 return 2;
         }
-        connect_to(argv[1]);
+        server.fd = connect_to(argv[1]);
         if (strcmp(argv[3], "raw") == 0)
                 work = prepare_raw();
         else

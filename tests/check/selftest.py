@@ -181,6 +181,40 @@ class Driver(unittest.TestCase):
         self.assertEqual(self.outcomes("TIMEOUT", -15, "", tap=False)[0][1], "failed")
         self.assertEqual(self.outcomes("TIMEOUT", -15, "1..1\n")[0][1], "failed")
 
+    def fuzz_outcome(self, status, output):
+        return self.driver.fuzz_result("fuzz-x", status, output).outcome
+
+    def test_fuzz_target(self):
+        ran = "stat::number_of_executed_units: 12\n"
+        self.assertEqual(self.fuzz_outcome(0, ran), "passed")
+        self.assertEqual(self.fuzz_outcome(77, ran), "failed")
+        for output in ("", "stat::number_of_executed_units: 0\n"):
+            self.assertEqual(self.fuzz_outcome(0, output), "failed")
+
+    def test_fuzz_finding_is_shown_with_its_input(self):
+        with tempfile.NamedTemporaryFile(prefix="crash-") as found:
+            found.write(b"\x01\xab\n")
+            found.flush()
+            text = self.driver.fuzz_result("fuzz-x", 1, f"ERROR: x\nTest unit written to {found.name}\n").text
+            name = pathlib.Path(found.name).name
+        self.assertIn("ERROR: x", text)
+        self.assertRegex(text, rf"{name}, 3 bytes: 01ab0a\n")
+        self.assertRegex(text, rf"fuzz/fuzz-x \S*{name}$")
+
+    def covered(self, number, of):
+        branches = [{"count": int(i < number)} for i in range(of)]
+        lines = [{"line_number": 7, "count": 1, "branches": branches}, {"line_number": 8, "count": 0, "branches": []}]
+        return [{"file": "daemon/core/a.c", "lines": lines}]
+
+    def test_coverage(self):
+        self.assertEqual(self.driver.counted_coverage(self.covered(3, 4)), (1, 2, 3, 4))
+        self.assertEqual(self.driver.percent(1999, 2000), 99.9)
+        self.assertEqual(self.driver.coverage_result(self.covered(95, 100)).outcome, "passed")
+        for files in (self.covered(94, 100), self.covered(0, 0), []):
+            self.assertEqual(self.driver.coverage_result(files).outcome, "failed")
+        self.assertEqual(self.driver.branches_missed(self.covered(94, 100)[0]), [7])
+        self.assertEqual(self.driver.branches_missed(self.covered(4, 4)[0]), [])
+
 
 if __name__ == "__main__":
     outcome = unittest.main(testRunner=unittest.TextTestRunner(stream=sys.stdout), exit=False).result

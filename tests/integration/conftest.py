@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What every integration test has: a privmemd of its own, which must leave nothing behind."""
 
-import fcntl
 import os
 import pathlib
 import tempfile
@@ -12,7 +11,7 @@ import contract as contract_module
 import memory
 import user
 from broker import Daemon, binary
-from hugepages import POOLS, pool
+from hugepages import huge_pages_lock, pages  # noqa: F401, fixtures
 
 TEST_TIMEOUT = 60  # seconds; of a test that does not say otherwise
 
@@ -122,29 +121,3 @@ def process():
     yield start_process
     for one in started:
         one.end()
-
-
-@pytest.fixture
-def huge_pages_lock():
-    """The pools belong to the host; another run of these tests must not use them meanwhile."""
-    fd = os.open(POOLS, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    yield
-    os.close(fd)
-
-
-@pytest.fixture
-def pages(huge_pages_lock):
-    """Four free huge pages."""
-    file = POOLS / "hugepages-2048kB" / "nr_hugepages"
-    before = pool("nr_hugepages")
-    try:
-        file.write_text(str(before + 4))
-    except PermissionError as error:
-        pytest.skip(f"the pool of huge pages cannot be changed here: {error}")
-    try:
-        if pool("nr_hugepages") < before + 4:
-            pytest.skip("this machine has no memory for four huge pages")
-        yield pool("free_hugepages") - pool("resv_hugepages")
-    finally:
-        file.write_text(str(before))

@@ -46,8 +46,17 @@ class Contract:
             raise Breach(f"{error} is no error of the interface: {parameters}")
         else:
             self._check(short, self.members[short].type, parameters)
-            if not parameters["message"].strip():
-                raise Breach(f"{short} says nothing")
+            self._check_message(short, parameters)
+
+    @staticmethod
+    def _check_message(error, parameters):
+        """It is made of sentences, and names every object and parameter that the error names."""
+        message = parameters["message"]
+        if not message.endswith(".") or not message.isprintable():
+            raise Breach(f"{error} is no sentence: {message!r}")
+        for field in ("vm", "backing", "peer", "name", "object", "field", "limit", "present", "requested"):
+            if parameters.get(field, "") not in message:
+                raise Breach(f"{error} does not name its {field}, {parameters[field]}: {message}")
 
     def _check(self, place, kind, value):
         if isinstance(kind, scanner._Maybe):

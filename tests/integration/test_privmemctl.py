@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """privmemctl against a real privmemd: what its options become, and what it shows of the answer."""
 
+import json
 import subprocess
 
 import pytest
 
 from broker import binary
+from memory import MIB, slot
+
+HVA = 0x7E0000000000
 
 
 @pytest.fixture
@@ -35,6 +39,22 @@ def test_run_registers_what_it_is_told(privmemctl, client):
     privmemctl("run", "web1", "--type=tdx", "--exit-policy=retain", "--alias-policy=observe", "--", "true")
     vm = client.listed("ListVMs")[0]
     assert (vm["type"], vm["exitPolicy"], vm["aliasPolicy"]) == ("tdx", "retain", "observe")
+
+
+def test_lists_are_confined_to_guest_addresses(privmemctl, client, vm):
+    client.allocate("ram0", 4 * MIB)
+    for i in range(2):
+        client.call("SetSlot", vm="web1", slot=slot(i, i * MIB, MIB, userspaceAddr=HVA + i * MIB, backing="ram0",
+                                                    backingOffset=i * MIB))
+    for verb, members in (("slots", "slots"), ("memory", "memory")):
+        def listed(*arguments):
+            return json.loads(privmemctl("--json", verb, "web1", *arguments))[members]
+        assert len(listed()) == 2
+        assert len(listed("--guest=0x100000+4K")) == 1
+        assert listed("--guest=1G") == []
+        assert "no range" in privmemctl(verb, "web1", "--guest=x", status=2)
+    privmemctl("slots", "web1", "--backing=ram1", status=1)
+    assert len(json.loads(privmemctl("--json", "slots", "web1", "--backing=ram0", "--guest=0"))["slots"]) == 1
 
 
 @pytest.mark.parametrize("option, words", [

@@ -2,6 +2,7 @@
 """How privmemd is started and stopped: where it listens, what it refuses, and as whom it runs."""
 
 import os
+import pathlib
 import signal
 import socket
 import stat
@@ -133,6 +134,21 @@ def test_two_sockets_are_passed(start, directory):
     daemon.connect().register()
     daemon.path = paths[0]
     assert len(daemon.connect().call("ListVMs")["vms"]) == 1
+
+
+def test_a_socket_of_an_unknown_name_is_closed_and_named(start, directory):
+    paths = [directory / "known", directory / "unknown"]
+    command = ["systemd-socket-activate", "--fdname=varlink:mystery", "-l", str(paths[0]),
+               "-l", str(paths[1]), binary()]
+    daemon = start(path=paths[0], command=command, wait=False, is_quiet=False)
+    wait_until(daemon.is_serving, 20, "activation")
+    daemon.connect().call("GetHost")
+    assert "'mystery', which is not used" in daemon.stderr() and "'varlink'" not in daemon.stderr()
+    held = [os.readlink(f"/proc/{daemon.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{daemon.process.pid}/fd")]
+    inodes = {line.split()[-1]: line.split()[-2] for line in pathlib.Path("/proc/net/unix").read_text().splitlines()
+              if line.endswith((str(paths[0]), str(paths[1])))}
+    assert f"socket:[{inodes[str(paths[0])]}]" in held
+    assert str(paths[1]) not in inodes or f"socket:[{inodes[str(paths[1])]}]" not in held
 
 
 # ---- as an ordinary user ----

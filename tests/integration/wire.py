@@ -27,6 +27,9 @@ class Refusal(Exception):
         self.error = error
         self.parameters = parameters
 
+    def __reduce__(self):
+        return Refusal, (self.error, self.parameters), self.__dict__
+
 
 class Reply(dict):
     """The parameters of a reply, and the file descriptors that came with it."""
@@ -55,17 +58,18 @@ def effective_uid(uid):
 
 
 class Client:
-    def __init__(self, path, contract, uid=None):
+    def __init__(self, path, contract, uid=None, connected=None):
         self.contract = contract
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.socket = connected or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.socket.settimeout(TIMEOUT)
         self.largest = 0  # bytes of the largest message
         self._buffer = bytearray()
         self._searched = 0
         self._arrived = []  # fds of the message that is being read
         self._owned = []
-        with effective_uid(uid):
-            self.socket.connect(str(path))
+        if not connected:
+            with effective_uid(uid):
+                self.socket.connect(str(path))
 
     def close(self):
         self.socket.close()

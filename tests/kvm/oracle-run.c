@@ -304,10 +304,10 @@ static OracleReason reason_of(unsigned vm, const SlotSpec *spec, const Verdict *
 /* The core has refused and KVM has not: what the slot was it becomes again. */
 static bool undo_in_kernel(unsigned vm, const SlotSpec *spec) {
         const Slot *slot = slot_find(oracle.machines[vm].vm, spec->as_id, spec->id);
-        SlotSpec nothing = { .id = spec->id, .as_id = spec->as_id };
+        SlotSpec was = slot ? slot_spec(slot) : (SlotSpec) { .id = spec->id, .as_id = spec->as_id };
         int e;
 
-        e = set_in_kernel(vm, slot ? &slot->spec : &nothing);
+        e = set_in_kernel(vm, &was);
         return e == 0 || differs("KVM does not undo the slot: %s", errno_word(e));
 }
 
@@ -448,8 +448,11 @@ static bool same_tables(const Operation *operations, size_t n) {
                 same = same_absence(&operations[i]);
         for (unsigned vm = 0; vm < ORACLE_VMS && same; vm++)
                 for (Slot *slot = slot_first(oracle.machines[vm].vm); slot && same;
-                     slot = slot_next(slot->vm, slot->spec.as_id, slot->spec.id))
-                        same = same_slot(vm, &slot->spec);
+                     slot = slot_next(slot->vm, slot->spec.as_id, slot->spec.id)) {
+                        SlotSpec spec = slot_spec(slot);
+
+                        same = same_slot(vm, &spec);
+                }
         return same;
 }
 

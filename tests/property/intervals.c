@@ -16,8 +16,11 @@ static void *calloc_if_any(size_t n, size_t size) {
 }
 
 /* What is looked at inside is private to it. */
+#ifndef INTERVAL_BLOCK_ENTRIES
 #define INTERVAL_BLOCK_ENTRIES 4
-#define calloc                 calloc_if_any
+#define INTERVAL_LEAF_ENTRIES  4
+#endif
+#define calloc calloc_if_any
 #include "core/interval.c"
 #undef calloc
 
@@ -57,6 +60,9 @@ static void random_range(uint64_t *ret_start, uint64_t *ret_size) {
                 break;
         case 2:
                 size = 64;
+                break;
+        case 3 ... 6:
+                start = tree.trail_start <= UINT64_MAX - size ? tree.trail_start : start;
                 break;
         }
         *ret_start = start;
@@ -124,6 +130,19 @@ static const char *check_block(const IntervalBlock *block, unsigned height, bool
         return tidy && block->n == 0 ? "an empty block" : NULL;
 }
 
+/* The trail is where one would go now. */
+static const char *check_trail(void) {
+        IntervalTree now = tree;
+
+        interval_approach(&now, tree.trail_start);
+        if (tree.trail_height == 0 || now.trail_height == 0)
+                return NULL;
+        for (unsigned level = 0; level + 1 < now.trail_height; level++)
+                if (now.trail[level].block != tree.trail[level].block || now.trail[level].at != tree.trail[level].at)
+                        return "the trail";
+        return now.trail_height != tree.trail_height ? "the height of the trail" : NULL;
+}
+
 static const char *check_all(bool tidy) {
         uint64_t start, size;
         const char *wrong = NULL;
@@ -131,12 +150,19 @@ static const char *check_all(bool tidy) {
         if (tree.root)
                 wrong = check_block(tree.root, tree.height, tidy);
         if (!wrong)
+                wrong = check_trail();
+        if (!wrong)
                 wrong = check_walk(0, UINT64_MAX);
         random_range(&start, &size);
         return wrong ? wrong : check_walk(start, size);
 }
 
 static bool toggle(Item *item, bool withdraw) {
+        uint64_t start, size;
+
+        random_range(&start, &size);
+        if (next_random() % 3 == 0)
+                interval_approach(&tree, next_random() % 2 == 0 ? item->start : start);
         if (!item->in_tree) {
                 if (interval_insert(&tree, item, item->start, item->size) < 0)
                         return false;

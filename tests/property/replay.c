@@ -121,12 +121,12 @@ static SlotSpec spec_to_core(const Replay *replay, const ModelSpec *spec) {
 
 /* ---- comparing tables ---- */
 
-static bool same_spec(Replay *replay, const SlotSpec *is, const ModelSpec *model) {
-        SlotSpec want = spec_to_core(replay, model);
+static bool same_spec(Replay *replay, const Slot *slot, const ModelSpec *model) {
+        SlotSpec is = slot_spec(slot), want = spec_to_core(replay, model);
 
-        if (is->id == want.id && is->as_id == want.as_id && is->flags == want.flags && is->gpa == want.gpa &&
-            is->size == want.size && is->hva == want.hva && is->backing == want.backing && is->offset == want.offset &&
-            is->guest_memfd == want.guest_memfd && is->guest_memfd_offset == want.guest_memfd_offset)
+        if (is.id == want.id && is.as_id == want.as_id && is.flags == want.flags && is.gpa == want.gpa &&
+            is.size == want.size && is.hva == want.hva && is.backing == want.backing && is.offset == want.offset &&
+            is.guest_memfd == want.guest_memfd && is.guest_memfd_offset == want.guest_memfd_offset)
                 return true;
         return differs(replay, "the table has another slot than as %" PRIu32 " id %" PRIu32, want.as_id, want.id);
 }
@@ -145,7 +145,7 @@ static bool same_table(Replay *replay, int vm) {
                         continue;
                 if (!slot)
                         return differs(replay, "the walk over VM %d ends early", vm);
-                if (!same_spec(replay, &slot->spec, &want->spec))
+                if (!same_spec(replay, slot, &want->spec))
                         return false;
                 if (slot_find(replay->vms[vm], want->spec.as_id, want->spec.id) != slot)
                         return differs(replay, "slot_find() does not find what the walk finds");

@@ -526,6 +526,30 @@ static void the_worst_decides_and_comes_first(void **state) {
         assert_int_equal(f.verdict.conflicts[2].id, 2);
 }
 
+/* The same page of the same slot, by the file it is in: first one that is no backing, then by VM and name. */
+static void conflicts_of_one_page_are_in_order_of_its_files(void **state) {
+        const MappedRun foreign = { .kind = MAPPED_FILE, .hva = HVA, .size = P, .dev = 2, .ino = 1 };
+        const Mapping seen = { .n_runs = 1, .runs = &foreign };
+        Backing *const others[] = { NULL, f.peer_ram, f.ram };
+
+        (void) state;
+        f.vm->alias_policy = ALIAS_POLICY_OBSERVE;
+        for (size_t i = 0; i < 3; i++) {
+                size_t gmem_at = others[i] == f.ram ? 0 : 1;
+
+                assert_ok(f.vm, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA, .backing = others[i],
+                          .guest_memfd = f.gmem, .mapping = others[i] ? NULL : &seen);
+                assert_refused(f.vm, RULE_PRIVATE_ALIAS, .id = 1, .gpa = 8 * P, .size = P, .hva = HVA,
+                               .backing = f.gmem);
+                assert_int_equal(f.verdict.n_conflicts, 2);
+                assert_ptr_equal(f.verdict.conflicts[gmem_at].backing, f.gmem);
+                assert_ptr_equal(f.verdict.conflicts[1 - gmem_at].backing, others[i]);
+                assert_int_equal(f.verdict.conflicts[0].gpa, f.verdict.conflicts[1].gpa);
+                assert_ok(f.vm, .id = 1, .size = 0);
+                assert_ok(f.vm, .id = 0, .size = 0);
+        }
+}
+
 static void the_list_of_conflicts_is_bounded(void **state) {
         (void) state;
         for (uint32_t i = 0; i < BACKING_PAGES; i++)
@@ -681,6 +705,7 @@ int main(void) {
                 TEST(files_that_disagree_about_one_mapping),
                 TEST(file_and_mapping_that_show_different_overlaps),
                 TEST(the_worst_decides_and_comes_first),
+                TEST(conflicts_of_one_page_are_in_order_of_its_files),
                 TEST(the_list_of_conflicts_is_bounded),
                 TEST(aliases_of_one_slot_are_bounded),
                 TEST(same_frames_are_not_bounded),

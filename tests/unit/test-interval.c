@@ -122,6 +122,57 @@ static void removed_range_is_not_found(void **state) {
 }
 
 /* So many of one start that one block does not hold them. */
+/* So many that the tree has inner blocks. */
+static void put_all(void) {
+        for (unsigned i = 4; i < sizeof(items); i++)
+                put(&items[i], 10 * (uint64_t) i, 5);
+}
+
+static void remove_all(void) {
+        for (unsigned i = 4; i < sizeof(items); i++)
+                interval_remove(&tree, &items[i], 10 * (uint64_t) i);
+        assert_null(tree.root);
+}
+
+static void search_after_approach_finds_what_comes_before(void **state) {
+        (void) state;
+        put_all();
+        put(a, 3, 10007); /* reaches to 10010 */
+        interval_approach(&tree, 10005);
+        assert_ptr_equal(first(10005, 3), a);
+        assert_null(next());
+        interval_approach(&tree, 10005);
+        assert_ptr_equal(first(10005, 6), a);
+        assert_ptr_equal(next(), &items[1001]);
+        assert_null(next());
+        interval_remove(&tree, a, 3);
+        remove_all();
+}
+
+static void approach_lasts_over_changes(void **state) {
+        (void) state;
+        put_all();
+        interval_approach(&tree, 5007);
+        for (unsigned round = 0; round < 100; round++) {
+                put(a, 5007, 2);
+                put(b, 5007, 1);
+                assert_ptr_equal(first(5007, 1), a);
+                assert_ptr_equal(next(), b);
+                assert_null(next());
+                interval_remove(&tree, a, 5007);
+                interval_remove(&tree, b, 5007);
+                assert_null(first(5007, 1));
+        }
+        for (unsigned i = 500; i < 560; i++) /* the leaves around it are gone */
+                interval_remove(&tree, &items[i], 10 * (uint64_t) i);
+        put(a, 5007, 1);
+        assert_ptr_equal(first(5007, 1), a);
+        interval_remove(&tree, a, 5007);
+        for (unsigned i = 500; i < 560; i++)
+                put(&items[i], 10 * (uint64_t) i, 5);
+        remove_all();
+}
+
 static void many_equal_ranges(void **state) {
         (void) state;
         for (size_t i = 0; i < sizeof(items); i++)
@@ -154,7 +205,7 @@ static void failed_insertion_changes_nothing(void **state) {
                 callocs_left = -1;
                 assert_ptr_equal(first(start, 1), &items[start]);
         }
-        assert_true(failures > 10 && tree.height == 2);
+        assert_true(failures > 10 && tree.height == 3);
         for (size_t i = 0; i < sizeof(items); i++)
                 interval_remove(&tree, &items[i], i);
         assert_null(tree.root);
@@ -182,6 +233,39 @@ static void withdrawn_ranges_come_back_without_memory(void **state) {
         assert_null(tree.root);
 }
 
+/* A range that has outgrown the one behind it, which is gone, may be the last of its block: what comes into the gap must
+ * find its way. */
+static void resized_range_outgrows_what_is_gone(void **state) {
+        static char many[6000];
+        const size_t n = sizeof(many);
+
+        (void) state;
+        for (size_t i = 0; i < n; i++)
+                put(&many[i], i * 10, 5);
+        assert_int_equal(tree.height, 3);
+
+        for (size_t i = 0; i + 1 < n; i += 2) {
+                interval_remove(&tree, &many[i + 1], (i + 1) * 10);
+                interval_resize(&tree, &many[i], i * 10, (i + 1) * 10 + 6, 3);
+                put(&many[i + 1], i * 10, 5);
+        }
+        for (size_t i = 0; i + 1 < n; i += 2) {
+                assert_ptr_equal(first(i * 10, 20), &many[i + 1]);
+                assert_ptr_equal(next(), &many[i]);
+                assert_null(next());
+        }
+
+        for (size_t i = 0; i + 1 < n; i += 2)
+                interval_resize(&tree, &many[i], (i + 1) * 10 + 6, i * 10 + 5, 15);
+        assert_null(first((n - 1) * 10 + 10, 1));
+        for (size_t i = 0; i + 1 < n; i += 2) {
+                assert_ptr_equal(first(i * 10 + 19, 1), &many[i]);
+                interval_remove(&tree, &many[i], i * 10 + 5);
+                interval_remove(&tree, &many[i + 1], i * 10);
+        }
+        assert_null(tree.root);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(empty_tree),
@@ -191,9 +275,12 @@ int main(void) {
                 cmocka_unit_test(equal_ranges_live_side_by_side),
                 cmocka_unit_test(range_up_to_the_last_byte),
                 cmocka_unit_test(removed_range_is_not_found),
+                cmocka_unit_test(search_after_approach_finds_what_comes_before),
+                cmocka_unit_test(approach_lasts_over_changes),
                 cmocka_unit_test(many_equal_ranges),
                 cmocka_unit_test(failed_insertion_changes_nothing),
                 cmocka_unit_test(withdrawn_ranges_come_back_without_memory),
+                cmocka_unit_test(resized_range_outgrows_what_is_gone),
         };
 
         return cmocka_run_group_tests_name("interval", tests, NULL, NULL);

@@ -151,8 +151,8 @@ static void guest_memfd_offset_that_wraps(void **state) {
 static void guest_memfd_offset_without_the_flag_is_ignored(void **state) {
         (void) state;
         assert_ok(f.vm, .size = P, .hva = HVA, .guest_memfd = f.ram, .guest_memfd_offset = 512);
-        assert_null(slot_find(f.vm, 0, 0)->spec.guest_memfd);
-        assert_int_equal(slot_find(f.vm, 0, 0)->spec.guest_memfd_offset, 0);
+        assert_null(slot_guest_memfd(slot_find(f.vm, 0, 0)));
+        assert_int_equal(slot_spec(slot_find(f.vm, 0, 0)).guest_memfd_offset, 0);
 }
 
 static void delete_of_no_slot(void **state) {
@@ -364,6 +364,29 @@ static void binding_overlap_names_the_common_bytes(void **state) {
         assert_int_equal(c->offset, 10 * P);
 }
 
+static void binding_overlaps_are_bounded(void **state) {
+        const uint32_t n = VERDICT_CONFLICTS_MAX + 1;
+        BackingSpec spec = {
+                .name = "large",
+                .kind = BACKING_GUEST_MEMFD,
+                .size = n * P,
+                .page_size = P,
+                .dev = 2,
+                .ino = 1,
+        };
+        Backing *large;
+
+        (void) state;
+        assert_int_equal(backing_new(f.vm, &spec, &large), 0);
+        for (uint32_t i = 0; i < n; i++)
+                assert_ok(f.vm, .id = i, .flags = SLOT_GUEST_MEMFD, .gpa = i * P, .size = P, .hva = HVA + i * P,
+                          .guest_memfd = large, .guest_memfd_offset = i * P);
+        assert_kvm_refuses(f.vm, RULE_BINDING_OVERLAP, EINVAL, .id = n, .flags = SLOT_GUEST_MEMFD, .gpa = n * P,
+                           .size = n * P, .hva = HVA + n * P, .guest_memfd = large);
+        assert_int_equal(f.verdict.n_conflicts, VERDICT_CONFLICTS_MAX);
+        assert_int_equal(f.verdict.conflicts[0].id, 0);
+}
+
 static void binding_neighbours(void **state) {
         (void) state;
         assert_ok(f.vm, .id = 1, .flags = SLOT_GUEST_MEMFD, .size = 4 * P, .hva = HVA, .guest_memfd = f.gmem);
@@ -511,6 +534,7 @@ int main(void) {
                 TEST(guest_memfd_range_beyond_its_end),
                 TEST(guest_memfd_range_that_fools_signed_sums),
                 TEST(binding_overlap_names_the_common_bytes),
+                TEST(binding_overlaps_are_bounded),
                 TEST(binding_neighbours),
                 TEST(binding_overlap_across_address_spaces),
                 TEST(binding_comes_before_the_last_gfn),

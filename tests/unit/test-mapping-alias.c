@@ -172,7 +172,6 @@ static void mapped_backing_is_as_if_declared(void **state) {
         slot = slot_find(f.vm, 0, 0);
         assert_ptr_equal(slot->spec.backing, f.ram);
         assert_int_equal(slot->spec.offset, 2 * P);
-        assert_null(slot->spec.mapping);
         assert_int_equal(f.ram->n_slots, 1);
 }
 
@@ -302,6 +301,15 @@ static void file_that_comes_to_guest_address_zero(void **state) {
                        SEE(file_at(HVA, 1, FOREIGN, 0)));
         assert_allowed(f.vm, RULE_VMM_WINDOW, .id = 2, .gpa = P, .size = P, .hva = HVA,
                        SEE(file_at(HVA, 1, FOREIGN, 0)));
+}
+
+static void file_behind_guest_address_zero(void **state) {
+        (void) state;
+        assert_ok(f.vm, .id = 1, .gpa = 16 * P, .size = P, .hva = HVA + P, SEE(file_at(HVA + P, 1, FOREIGN, 0)));
+        assert_allowed(f.vm, RULE_VMM_WINDOW, .id = 2, .gpa = 0, .size = 2 * P, .hva = HVA,
+                       SEE(file_at(HVA + P, 1, FOREIGN, 0)));
+        assert_allowed(f.vm, RULE_VMM_WINDOW, .id = 3, .gpa = 32 * P, .size = P, .hva = HVA + P,
+                       SEE(file_at(HVA + P, 1, FOREIGN, 0)));
 }
 
 /* Also if the batch that brought it there moves it away. */
@@ -516,6 +524,7 @@ int main(void) {
                 TEST(file_mapped_twice),
                 TEST(file_at_guest_address_zero),
                 TEST(file_that_comes_to_guest_address_zero),
+                TEST(file_behind_guest_address_zero),
                 TEST(batch_that_moves_away_from_guest_address_zero),
                 TEST(dry_run_leaves_no_trace),
                 TEST(read_only_file_in_two_vms),

@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+#include "core/core-private.h"
+
 /* ---- names ---- */
 
 static void valid_names(void **state) {
@@ -164,7 +166,17 @@ static void freed_vm_is_forgotten(void **state) {
         assert_int_equal(f.registry->n_vms, 1);
         assert_int_equal(f.registry->n_backings, 2);
         assert_int_equal(f.registry->promised_bytes, 2 * BACKING_PAGES * P);
+}
+
+static void nothing_is_freed_like_anything_else(void **state) {
+        (void) state;
+        assert_null(registry_free(NULL));
         assert_null(vm_free(NULL));
+        assert_null(backing_free(NULL));
+        assert_null(slot_free(NULL));
+        assert_null(slot_table_free(NULL));
+        assert_null(file_unref(f.registry, NULL));
+        assert_null(mm_unref(f.registry, NULL));
 }
 
 static void freed_vm_takes_its_slots_along(void **state) {
@@ -532,6 +544,7 @@ int main(void) {
                 TEST(walk_over_vms_is_in_order_of_names),
                 TEST(walk_over_vms_goes_on_after_one_that_is_gone),
                 TEST(freed_vm_is_forgotten),
+                TEST(nothing_is_freed_like_anything_else),
                 TEST(freed_vm_takes_its_slots_along),
                 TEST(freed_vm_takes_slots_that_show_its_backings_along),
                 TEST(freed_vm_leaves_no_share),
