@@ -109,7 +109,7 @@ def test_nobody_has_the_memory(client, vmm, new):
 def test_vhost_user_backend_outlives_the_vmm(daemon, client, process, vmm, new):
     backend = process(ME, run_vhost_user_backend, daemon.path)
     crash(client, vmm)
-    error = fails_to_attach(client, "Fenced", new)
+    error = client.fails("Fenced", "AttachVM", vm="web1", pidFileDescriptor=0, fds=[new.pidfd])
     assert (error["vm"], [one["pid"] for one in error["holders"]], error["count"]) == ("web1", [backend.result], 1)
     assert error["holders"][0]["command"].startswith("p")
     assert f"process {backend.result} (" in error["message"]
