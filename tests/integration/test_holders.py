@@ -352,6 +352,22 @@ def test_what_may_not_be_looked_at_is_counted(start, directory, process):
     assert [one["pid"] for one in reply["holders"]] == [hers.pid]
 
 
+@pytest.mark.root
+def test_what_the_service_needs(start, directory, process):
+    """Not root: these two capabilities, which the unit gives, are enough to look at every process."""
+    os.chmod(directory, 0o777)
+    capabilities = "+sys_ptrace,+dac_read_search"
+    daemon = start(command=["setpriv", f"--reuid={user.ALICE}", f"--regid={user.ALICE}", "--clear-groups",
+                            f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", binary(),
+                            f"--socket={directory / 'socket'}"])
+    alice = daemon.connect(user.ALICE)
+    alice.register()
+    fd = alice.allocate().fd
+    one = process(user.BOB, lambda: hold(fd, mmap.MAP_SHARED, READ))
+    found = holder(alice, one.pid)
+    assert (found["uid"], found["fileDescriptors"], found["sharedBytes"]) == (user.BOB, 1, MIB)
+
+
 def open_dumpable(fd):
     """After a change of uid nobody else may look at a process before it says so."""
     memory.libc.prctl(4, 1)  # PR_SET_DUMPABLE
