@@ -56,6 +56,10 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(ownerUID, INT, OPTIONAL),
                 DOC("What becomes of the memory when the VMM exits. If not given: what a VM of this name has already, else what privmemd.conf says, else release."),
                 INPUT_OF(exitPolicy, ExitPolicy, OPTIONAL),
+                DOC("With the exit policy retain only: for how long, in microseconds, up to 100 years; 0: until a VMM attaches or the VM is unregistered. If not given: what a VM of this name has already, else 0."),
+                INPUT(retainUSec, INT, OPTIONAL),
+                DOC("With the exit policy retain only: keeps guest_memfds as well, so that they can be read; else they are released when their VMM exits, because no kernel can bind them to another VM. If not given: what a VM of this name has already, else false."),
+                INPUT(retainGuestMemfd, BOOL, OPTIONAL),
                 DOC("What a refused alias does. If not given: what a VM of this name has already, else what privmemd.conf says, else enforce."),
                 INPUT_OF(aliasPolicy, AliasPolicy, OPTIONAL),
                 DOC("What its VMM asks KVM_CREATE_VM for; undeclared if not given. A VM that was registered with a type does not differ from one without."),
@@ -70,6 +74,17 @@ static SD_VARLINK_DEFINE_METHOD(
                 DOC("The VM."),
                 INPUT(vm, STRING, 0),
                 DOC("Index of a pidfd of the VMM in the file descriptors of this call; the calling process if not given. The process must run as the VM's owner uid, or the caller must be root."),
+                INPUT(pidFileDescriptor, INT, OPTIONAL),
+                DOC("The VM as it is now."),
+                OUTPUT_OF(vm, VM, 0),
+                DOC("Of a retained VM: processes that privmemd may not look at, so that it cannot say whether they have the memory. It needs root or CAP_SYS_PTRACE for those of other users. Null if there are none."),
+                OUTPUT(unreadable, INT, OPTIONAL));
+
+static SD_VARLINK_DEFINE_METHOD(
+                HandOverVM,
+                DOC("The VM; its VMM lives."),
+                INPUT(vm, STRING, 0),
+                DOC("Index of a pidfd of the successor in the file descriptors of this call. Not given: there is to be none any more. The process must run as the VM's owner uid, or the caller must be root."),
                 INPUT(pidFileDescriptor, INT, OPTIONAL),
                 DOC("The VM as it is now."),
                 OUTPUT_OF(vm, VM, 0));
@@ -394,6 +409,17 @@ static SD_VARLINK_DEFINE_ERROR(
                 FIELD(vm, STRING, 0),
                 DOC("The process id of its VMM."),
                 FIELD(pid, INT, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                Fenced,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("Processes that have its memory open or mapped, in order of process id: the first 64."),
+                FIELD_OF(holders, HoldingProcess, ARRAY),
+                DOC("How many there are."),
+                FIELD(count, INT, 0),
+                DOC("Processes that privmemd may not look at, so that they are not among them, whatever they have."),
+                FIELD(unreadable, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(NotSupported, MESSAGE, DOC("What is not possible, and why."), FIELD(feature, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 SlotRefused,
@@ -447,6 +473,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(SlotRule, "The rule that decided about a slot."),
                 TYPE(AdviceKind, "What could serve a guest better."),
                 TYPE(EventKind, "What happened."),
+                TYPE(EndReason, "Why a VM or a backing has ended."),
                 TYPE(HugePagePool, "The huge pages of one size, on one NUMA node or on all."),
                 TYPE(HostFeatures, "What this kernel can do."),
                 TYPE(HostLimits, "Upper limits that privmemd sets."),
@@ -456,6 +483,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(Survival, "Whether a backing outlives one event."),
                 TYPE(Survivals, "What becomes of a backing in each event, as things are now."),
                 TYPE(Backing, "One file of guest memory."),
+                TYPE(HoldingProcess, "A process that has memory."),
                 TYPE(Holder, "A process, and what it has of one backing."),
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
                 TYPE(ListedSlot, "A live slot and its VM."),
@@ -469,7 +497,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
 
                 METHOD(GetHost, "What this host can do and how much guest memory it has promised."),
                 METHOD(RegisterVM, "Makes a VM known. The same request again succeeds; another one under the same name is NameConflict."),
-                METHOD(AttachVM, "Makes a process the VM's VMM. privmemd holds its pidfd and applies the exit policy when it ends."),
+                METHOD(AttachVM, "Makes a process the VM's VMM. VMInUse while another one lives, unless HandOverVM has named the process. Fenced while other processes have the memory of a retained VM; those VMMs do not count whose VMs its backings are shared with. privmemd holds its pidfd and applies the exit policy when it ends."),
+                METHOD(HandOverVM, "Names the process that may take over from the living VMM: its AttachVM then makes it the VMM at once, with no slots, while the former VMM and its slots go on until it exits. If the new VMM exits first, the VM is the former one's again, with the slots it has. Memory that both show is allowed by the rule hand_over; a guest_memfd is not handed over, for no kernel can bind it to another VM. The same request again succeeds, another one takes its place, and without pidFileDescriptor it is taken back. VMInUse while the former VMM of the last hand-over lives."),
                 METHOD(UnregisterVM, "Forgets a VM and releases its backings. VMInUse while a VMM is attached."),
                 METHOD(ListVMs, "Lists the VMs that the caller may see: its own, or all for root. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
                 METHOD(AllocateBacking, "Creates a memfd or hugetlb memfd of that size: mode 0600, owned by the VM's owner, sealed against change of size; nothing is populated. The same request again gives the same memory. The reply is short, since the file itself says its size, seals and identity (fstat, F_GET_SEALS); ListBackings has the rest."),

@@ -79,7 +79,7 @@ int privmem_fd(const privmem *p);
  *
  * Every error of io.privmemd.Memory has one errno: NoSuchVM and NoSuchBacking -ENOENT, NotPermitted -EACCES,
  * NameConflict -EEXIST, InvalidName, InvalidValue and InvalidRange -EINVAL, WrongFds -EBADF, NotMemory
- * -EMEDIUMTYPE, NotSealed -EPERM, NoCapacity -ENOSPC, LimitExceeded -EDQUOT, BackingInUse and VMInUse -EBUSY,
+ * -EMEDIUMTYPE, NotSealed -EPERM, NoCapacity -ENOSPC, LimitExceeded -EDQUOT, BackingInUse, VMInUse and Fenced -EBUSY,
  * NotSupported -EOPNOTSUPP, SlotRefused and SlotsRefused -ERANGE, HostFailure -EIO. Of the others,
  * InvalidParameter is -EINVAL, PermissionDenied -EACCES, a missing method or interface -EOPNOTSUPP,
  * io.systemd.System the errno that it carries, and an error unknown to this version -EREMOTEIO.
@@ -128,7 +128,7 @@ typedef struct privmem_vm privmem_vm;
 typedef enum privmem_exit_policy {
         PRIVMEM_EXIT_POLICY_DEFAULT = 0, /* leave it to privmemd: release */
         PRIVMEM_EXIT_POLICY_RELEASE = 1, /* its memory is freed */
-        PRIVMEM_EXIT_POLICY_RETAIN = 2,  /* its memory is kept until it is released */
+        PRIVMEM_EXIT_POLICY_RETAIN = 2,  /* its memory is kept until it is released, or for retain_usec */
 } privmem_exit_policy;
 
 /* What happens to a slot that shows memory which appears elsewhere, when no rule allows it. */
@@ -155,9 +155,11 @@ struct privmem_vm_options {
         privmem_exit_policy exit_policy;
         privmem_alias_policy alias_policy;
         privmem_vm_type type;
-        bool set_owner;     /* false: the caller is the owner */
-        uint32_t owner_uid; /* only root may name another uid */
-        uint64_t reserved[4];
+        bool set_owner;          /* false: the caller is the owner */
+        bool retain_guest_memfd; /* with PRIVMEM_EXIT_POLICY_RETAIN: guest_memfds too, for reading; nobody can bind them */
+        uint32_t owner_uid;      /* only root may name another uid */
+        uint64_t retain_usec; /* with PRIVMEM_EXIT_POLICY_RETAIN: microseconds; 0: until a VMM attaches */
+        uint64_t reserved[3];
 };
 
 /* Registers a VM. The same request again succeeds; a different one under the name is -EEXIST.
@@ -182,8 +184,20 @@ const char *privmem_vm_name(const privmem_vm *vm);
  *
  * pidfd  of the process, or -1 for the caller. It must run as the VM's owner, unless the caller is root.
  *
- * -EBUSY: another VMM is attached and lives. */
+ * -EBUSY: another VMM is attached and lives, and has not named this process in privmem_vm_hand_over(); or
+ * the VM is retained and other processes have its memory open or mapped, which privmem_error_message() names. */
 int privmem_vm_attach(privmem_vm *vm, int pidfd);
+
+/* Names the process that may take over from the VM's living VMM, by privmem_vm_attach(). It gets the VM with no slots,
+ * while the former VMM and its slots go on until it exits; its own declarations still go to its own slots. If the new VMM
+ * exits first, the VM is the former one's again. Memory that both show is no refused alias, but a guest_memfd cannot be
+ * handed over. Another name takes the place of the first one.
+ *
+ * pidfd  of the successor, or -1 for none any more. It must run as the VM's owner, unless the caller is root.
+ *
+ * -EOPNOTSUPP: the VM has no living VMM, or the process is that VMM itself. -EBUSY: the former VMM of the last hand-over
+ * has not exited yet. */
+int privmem_vm_hand_over(privmem_vm *vm, int pidfd);
 
 /* Forgets the VM and releases its backings. The handle stays valid and can only be freed, or used after
  * somebody has registered the VM again. -EBUSY: a VMM is attached.

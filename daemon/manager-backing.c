@@ -80,15 +80,17 @@ static uint64_t give_back(Service *service, Backing *backing) {
         return memory_file_punch(custody_fd(backing), 0, backing->size) < 0 ? 0 : resident;
 }
 
-uint64_t custody_leave(Service *service, Backing *backing) {
+uint64_t custody_leave(Service *service, Backing *backing, EndReason reason) {
         Holding *holding = backing->userdata;
         uint64_t freed = give_back(service, backing);
 
         while (backing->n_shares > 0)
                 service_reclaim(service, backing, backing->shares[0].vm);
-        front_publish(
-                service->front,
-                &(Event) { .kind = EVENT_BACKING_RELEASED, .vm = backing->vm, .backing = backing, .freed = &freed });
+        front_publish(service->front, &(Event) { .kind = EVENT_BACKING_RELEASED,
+                                                 .vm = backing->vm,
+                                                 .backing = backing,
+                                                 .freed = &freed,
+                                                 .reason = reason });
         (void) backing_release(backing);
         holding_free(holding);
         return freed;
@@ -205,11 +207,14 @@ int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd
 }
 
 int service_release(Service *service, Backing *backing, uint64_t *ret_freed, Failure *f) {
+        pid_t pid;
+
         if (backing->n_slots > 0)
                 return fail_backing_in_use(f, backing, 0);
-        if (vmm_maps_backing(backing))
-                return fail_backing_in_use(f, backing, service_vmm_pid(backing->vm));
-        *ret_freed = custody_leave(service, backing);
+        pid = vmm_that_maps(backing);
+        if (pid > 0)
+                return fail_backing_in_use(f, backing, pid);
+        *ret_freed = custody_leave(service, backing, END_REQUESTED);
         return 0;
 }
 

@@ -96,11 +96,16 @@ int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, 
                 return r;
         *ret = registry_find_file(service->registry, identity.dev, identity.ino);
         *ret_created = !*ret;
-        if (*ret)
+        if (*ret) {
                 /* One file is one backing; it stays whose it is. */
-                return peer == 0 || (*ret)->vm->owner == vm->owner ?
-                               0 :
-                               fail_not_permitted(f, "another owner's backing", peer);
+                if (peer != 0 && (*ret)->vm->owner != vm->owner)
+                        return fail_not_permitted(f, "another owner's backing", peer);
+                return backing_is_orphan(*ret) ?
+                               fail_not_supported(
+                                       f,
+                                       "the VMM that made this guest_memfd has exited, and no kernel can bind it to another VM") :
+                               0;
+        }
         r = check_donation(&identity, vm, peer, f);
         if (r != 0)
                 return r;

@@ -5,8 +5,11 @@
  * declared in front/service.h.
  *
  * Each change of who owns what goes through one function:
- *  - a VM is registered by service_register(), attached by service_attach(), and ends in manager_drop_vm();
- *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it;
+ *  - a VM is registered by service_register(), attached by service_attach() or by what that leads to, and ends in
+ *    manager_drop_vm();
+ *  - a VM's successor is named by service_hand_over();
+ *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it; when the time that it is retained
+ *    for runs out, manager_watch_expiry()'s timer ends it;
  *  - a backing comes into custody by custody_enter() and leaves it by custody_leave();
  *  - a share is given by service_share() and taken back by service_reclaim(). */
 
@@ -19,6 +22,7 @@
 #include "host/process.h"
 #include "manager.h"
 
+typedef struct Attempt Attempt;
 typedef struct HolderDesk HolderDesk;
 
 struct Service {
@@ -28,9 +32,11 @@ struct Service {
         MemoryHost memory;
         KVMHost kvm;
         HolderDesk *holders;
+        TAILQ_HEAD(, Attempt) attempts; /* to attach a process to a retained VM */
         uint64_t next_mm_id;
         AdviceFacts advice;
         uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
+        sd_event_source *expiry;   /* when the next VM ends that is retained for a time */
 };
 
 /* ---- custody: manager-backing.c ---- */
@@ -39,7 +45,7 @@ struct Service {
 int custody_enter(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret);
 /* Every backing that privmemd gives up leaves here: its memory is freed and its shares are returned. No slot may show
  * it. Returns how many bytes that freed. */
-uint64_t custody_leave(Manager *manager, Backing *backing);
+uint64_t custody_leave(Manager *manager, Backing *backing, EndReason reason);
 /* Closes our fd and touches neither the memory nor the backing: privmemd is about to end. */
 void custody_close(Backing *backing);
 /* Borrowed. */
@@ -49,20 +55,42 @@ int custody_fd(const Backing *backing);
 
 /* Gives the VM's memory back and forgets it. Its own slots go; slots of other VMs must not show its backings. Returns
  * how many bytes that freed. */
-uint64_t manager_drop_vm(Manager *manager, VM *vm);
+uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason);
 /* Every exit of a VMM comes here. The VM may be gone afterwards. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid);
+
+/* ---- attaching: manager-attach.c ---- */
+
+/* Ends all attempts to attach to the VM, which is about to go; NULL: all there are, for privmemd is. */
+void attempts_end(Manager *manager, const VM *vm);
+
+/* ---- VMs that are retained for a time: manager-expiry.c ---- */
+
+/* Makes the timer, which is off at first. */
+int manager_expiry_open(Manager *manager);
+/* Begins the time of a VM that is retained for one; of another it does nothing. */
+void manager_retain(Manager *manager, VM *vm);
+/* Sets the timer to the first that ends. To be called when a VM is retained; one that is no more costs a needless look. */
+void manager_watch_expiry(Manager *manager);
+/* A backing that a slot of another VM shows, or NULL; *ret_peer is that VM. */
+Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer);
 
 /* ---- VMMs: manager-vmm.c ---- */
 
 /* Fills ret with a process that peer may make the VM's VMM. 0 or API_E_… */
 int vmm_open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failure *f);
-/* Attaches the process, which is taken on success. */
+/* Attaches the process, which is taken on success; a VM that has a VMM is handed over to it. */
 int vmm_new(Manager *manager, VM *vm, Process *process);
-/* Lets go of the VM's VMM, if it has one; the VM's state is left alone. */
+/* vm->userdata has come from another part of the VM. */
+void vmm_follow(VM *vm);
+/* Lets go of the VM's VMM, and of the outgoing one, if it has one; the VM's state is left alone. */
 void vmm_close(VM *vm);
-/* Whether the VM has a VMM that maps the backing. True as well if its mappings cannot be read. */
-bool vmm_maps_backing(const Backing *backing);
+/* A VMM of the VM that maps the backing, or 0. One counts as well if its mappings cannot be read. */
+pid_t vmm_that_maps(const Backing *backing);
+/* Who may take over from the VM's VMM, which it must have. The process is taken; NULL: nobody. */
+int vmm_set_successor(VM *vm, Process *process);
+/* Whether that is the process, which lives. */
+bool vmm_is_successor(const VM *vm, const Process *process);
 
 /* ---- who has the memory: manager-holders.c ---- */
 

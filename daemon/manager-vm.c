@@ -4,6 +4,7 @@
 
 #include <linux/capability.h>
 
+#include "core/hand-over.h"
 #include "host/capability.h"
 #include "manager-private.h"
 
@@ -25,19 +26,30 @@ int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_c
         return 0;
 }
 
-int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) {
+int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f) {
         _cleanup_(process_done) Process process = { .pidfd = -EBADF };
         int r;
 
-        r = vmm_open_process(pidfd, vm, peer, &process, f);
-        if (r != 0)
-                return r;
-        if (vm->state == VM_ATTACHED)
-                return service_vmm_pid(vm) == process.pid ? 0 : fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
-        r = vmm_new(service, vm, &process);
+        if (vm->state != VM_ATTACHED)
+                return fail_not_supported(f, "the VM has no VMM that could hand it over; attach the new one");
+        if (vm->outgoing)
+                return fail_hand_over_under_way(f, vm->name, service_vmm_pid(vm->outgoing));
+        if (pidfd >= 0) {
+                r = vmm_open_process(pidfd, vm, peer, &process, f);
+                if (r != 0)
+                        return r;
+                if (process.pid == service_vmm_pid(vm))
+                        return fail_not_supported(f, "a VMM cannot be its own successor");
+                if (vmm_is_successor(vm, &process))
+                        return 0;
+        }
+        if (pidfd < 0 && service_successor_pid(vm) == 0)
+                return 0;
+        r = vmm_set_successor(vm, pidfd >= 0 ? &process : NULL);
         if (r < 0)
                 return r;
-        front_publish(service->front, &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
+        front_publish(service->front,
+                      &(Event) { .kind = EVENT_SUCCESSOR_NAMED, .vm = vm, .pid = service_successor_pid(vm) });
         return 0;
 }
 
@@ -52,45 +64,91 @@ static void return_shares(Service *service, VM *peer) {
                                 service_reclaim(service, backing, peer);
 }
 
-uint64_t manager_drop_vm(Manager *manager, VM *vm) {
+uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason) {
         uint64_t freed = 0;
         Backing *backing;
 
+        attempts_end(manager, vm);
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
-                freed += custody_leave(manager, backing);
+                freed += custody_leave(manager, backing, reason);
         return_shares(manager, vm);
-        front_publish(manager->front, &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed });
+        front_publish(manager->front,
+                      &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed, .reason = reason });
         vm_free(vm);
         return freed;
 }
 
-/* A backing that a slot of another VM shows, or NULL. */
-static Backing *shown_elsewhere(VM *vm) {
+Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer) {
         Backing *backing;
 
-        TAILQ_FOREACH(backing, &vm->backings, backings)
-                if (backing_is_shown_by_other(backing))
+        TAILQ_FOREACH(backing, &vm->backings, backings) {
+                *ret_peer = backing_shown_by_other(backing);
+                if (*ret_peer)
                         return backing;
+        }
         return NULL;
 }
 
 int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f) {
         Backing *shown;
+        VM *peer;
 
         if (vm->state == VM_ATTACHED)
                 return fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
-        shown = shown_elsewhere(vm);
+        shown = manager_shown_elsewhere(vm, &peer);
         if (shown)
                 return fail_backing_in_use(f, shown, 0);
-        *ret_freed = manager_drop_vm(service, vm);
+        *ret_freed = manager_drop_vm(service, vm, END_REQUESTED);
         return 0;
+}
+
+/* No kernel can bind a guest_memfd to another KVM VM, and its own has gone with the VMM. What holds it keeps its memory
+ * and all of that VM in the kernel, for no use but reading. One that a slot still shows is let go of by whoever asks. */
+static void part_with_guest_memfds(Manager *manager, VM *vm, uint64_t vmm_serial) {
+        Backing *backing, *next;
+
+        for (backing = TAILQ_FIRST(&vm->backings); backing; backing = next) {
+                next = TAILQ_NEXT(backing, backings);
+                if (backing->kind != BACKING_GUEST_MEMFD || backing->vmm_serial != vmm_serial)
+                        continue;
+                backing_orphan(backing);
+                if (!vm->retain_guest_memfd && backing->n_slots == 0)
+                        (void) custody_leave(manager, backing, END_CANNOT_BE_BOUND);
+        }
+}
+
+/* Either VMM of a hand-over has exited; the other one goes on. */
+static void end_hand_over(Manager *manager, VM *vm, bool is_outgoing, pid_t pid) {
+        uint64_t vmm_serial = is_outgoing ? vm->outgoing->vmm_serial : vm->vmm_serial;
+
+        if (is_outgoing)
+                vm_end_outgoing(vm);
+        else {
+                vm_take_back(vm);
+                vmm_follow(vm);
+        }
+        front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
+        part_with_guest_memfds(manager, vm, vmm_serial);
+        if (!is_outgoing)
+                front_publish(manager->front,
+                              &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
 }
 
 /* A VM whose memory another VM shows is kept whatever its policy says. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid) {
+        VM *peer;
+
+        if (vm->heir || vm->outgoing) {
+                end_hand_over(manager, vm_whole(vm), vm->heir != NULL, pid);
+                return;
+        }
         vm_detach(vm);
         front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
-        if (vm->exit_policy == EXIT_POLICY_RELEASE && !shown_elsewhere(vm))
-                (void) manager_drop_vm(manager, vm);
+        if (vm->exit_policy == EXIT_POLICY_RELEASE && !manager_shown_elsewhere(vm, &peer)) {
+                (void) manager_drop_vm(manager, vm, END_VMM_EXITED);
+                return;
+        }
+        part_with_guest_memfds(manager, vm, vm->vmm_serial);
+        manager_retain(manager, vm);
 }

@@ -5,13 +5,16 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "core/hand-over.h"
 #include "manager-private.h"
 
-/* The manager's part of an attached VM: what vm->userdata points to. */
+/* The manager's part of an attached VM, or of its outgoing part: what vm->userdata points to. */
 typedef struct VMM {
         Manager *manager;
         VM *vm;
         Process process;
+        Process successor; /* who may take over; pidfd negative: nobody */
+        sd_event_source *successor_exit;
         MappingReader mappings;
         uint64_t mm_id;
         sd_event_source *exit;
@@ -23,13 +26,17 @@ static VMM *vmm_free(VMM *vmm) {
         if (vmm->vm)
                 vmm->vm->userdata = NULL;
         sd_event_source_disable_unref(vmm->exit);
+        sd_event_source_disable_unref(vmm->successor_exit);
         mapping_reader_done(&vmm->mappings);
         process_done(&vmm->process);
+        process_done(&vmm->successor);
         free(vmm);
         return NULL;
 }
 
 void vmm_close(VM *vm) {
+        if (vm->outgoing)
+                vmm_free(vm->outgoing->userdata);
         vmm_free(vm->userdata);
 }
 
@@ -39,17 +46,81 @@ pid_t service_vmm_pid(const VM *vm) {
         return vmm ? vmm->process.pid : 0;
 }
 
-bool service_is_vmm(const VM *vm, const Holder *holder) {
-        const VMM *vmm = vm->userdata;
+static bool is_holder(const VM *vm, const Holder *holder) {
+        const VMM *vmm = vm ? vm->userdata : NULL;
 
         return vmm && vmm->process.pid == holder->pid && vmm->process.start_time == holder->start_time;
 }
 
-bool vmm_maps_backing(const Backing *backing) {
-        const VMM *vmm = backing->vm->userdata;
+bool service_is_vmm(const VM *vm, const Holder *holder) {
+        return is_holder(vm, holder) || is_holder(vm->outgoing, holder);
+}
+
+static bool maps_backing(const VM *vm, const Backing *backing) {
+        const VMM *vmm = vm ? vm->userdata : NULL;
         bool maps = false;
 
         return vmm && process_maps_file(&vmm->process, backing->dev, backing->ino, &maps) >= 0 && maps;
+}
+
+pid_t vmm_that_maps(const Backing *backing) {
+        const VM *vm = backing->vm;
+
+        if (maps_backing(vm, backing))
+                return service_vmm_pid(vm);
+        return maps_backing(vm->outgoing, backing) ? service_vmm_pid(vm->outgoing) : 0;
+}
+
+/* ---- who takes over ---- */
+
+static bool has_successor(const VMM *vmm) {
+        return vmm && vmm->successor.pidfd >= 0 && process_is_alive(&vmm->successor);
+}
+
+pid_t service_successor_pid(const VM *vm) {
+        const VMM *vmm = vm->userdata;
+
+        return has_successor(vmm) ? vmm->successor.pid : 0;
+}
+
+bool vmm_is_successor(const VM *vm, const Process *process) {
+        /* Both live, so one number is one process. */
+        return service_successor_pid(vm) == process->pid;
+}
+
+static void forget_successor(VMM *vmm) {
+        vmm->successor_exit = sd_event_source_disable_unref(vmm->successor_exit);
+        process_done(&vmm->successor);
+}
+
+static int on_successor_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        VMM *vmm = userdata;
+
+        (void) source;
+        (void) fd;
+        (void) revents;
+        forget_successor(vmm);
+        front_publish(vmm->manager->front, &(Event) { .kind = EVENT_SUCCESSOR_NAMED, .vm = vmm->vm });
+        return 0;
+}
+
+int vmm_set_successor(VM *vm, Process *process) {
+        sd_event_source *exit = NULL;
+        VMM *vmm = vm->userdata;
+        int r;
+
+        if (process) {
+                r = sd_event_add_io(vmm->manager->event, &exit, process->pidfd, EPOLLIN, on_successor_exit, vmm);
+                if (r < 0)
+                        return r;
+        }
+        forget_successor(vmm);
+        if (process) {
+                vmm->successor = *process;
+                vmm->successor_exit = exit;
+                process->pidfd = -EBADF;
+        }
+        return 0;
 }
 
 /* Its mappings are gone, and with them KVM's table. */
@@ -67,15 +138,21 @@ static int on_vmm_exit(sd_event_source *source, int fd, uint32_t revents, void *
         return 0;
 }
 
+static bool is_vmm_of(const VM *vm, const Process *process) {
+        const VMM *vmm = vm ? vm->userdata : NULL;
+
+        return vmm && vmm->process.pid == process->pid && process_is_alive(&vmm->process);
+}
+
 /* Two VMs that one process runs share its address space. */
 static uint64_t mm_id_of(Manager *manager, const Process *process) {
         VM *vm;
 
         TAILQ_FOREACH(vm, &manager->registry->vms, vms) {
-                const VMM *vmm = vm->userdata;
+                const VM *part = is_vmm_of(vm->outgoing, process) ? vm->outgoing : vm;
 
-                if (vmm && vmm->process.pid == process->pid && process_is_alive(&vmm->process))
-                        return vmm->mm_id;
+                if (is_vmm_of(part, process))
+                        return ((const VMM *) part->userdata)->mm_id;
         }
         return manager->next_mm_id++;
 }
@@ -97,6 +174,12 @@ int vmm_open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failure 
         return 0;
 }
 
+void vmm_follow(VM *vm) {
+        VMM *vmm = vm->userdata;
+
+        vmm->vm = vm;
+}
+
 static void open_mappings(const Process *process, MappingReader *ret) {
         mapping_reader_open(process->pid, ret);
         /* Or else the number may be another process's by now. */
@@ -112,7 +195,7 @@ int vmm_new(Manager *manager, VM *vm, Process *process) {
         if (!vmm)
                 return -ENOMEM;
         vmm->manager = manager;
-        vmm->process.pidfd = -EBADF;
+        vmm->process.pidfd = vmm->successor.pidfd = -EBADF;
         open_mappings(process, &vmm->mappings);
         r = sd_event_add_io(manager->event, &vmm->exit, process->pidfd, EPOLLIN, on_vmm_exit, vmm);
         if (r >= 0)
@@ -120,7 +203,7 @@ int vmm_new(Manager *manager, VM *vm, Process *process) {
                 r = sd_event_source_set_priority(vmm->exit, SD_EVENT_PRIORITY_IMPORTANT);
         if (r >= 0) {
                 vmm->mm_id = mm_id_of(manager, process);
-                r = vm_attach(vm, vmm->mm_id);
+                r = vm->state == VM_ATTACHED ? vm_hand_over(vm, vmm->mm_id) : vm_attach(vm, vmm->mm_id);
         }
         if (r < 0) {
                 vmm_free(vmm);
@@ -130,6 +213,10 @@ int vmm_new(Manager *manager, VM *vm, Process *process) {
         vmm->process = *process;
         process->pidfd = -EBADF;
         vm->userdata = vmm;
+        if (vm->outgoing) {
+                vmm_follow(vm->outgoing);
+                forget_successor(vm->outgoing->userdata);
+        }
         return 0;
 }
 

@@ -25,10 +25,13 @@ int manager_new(sd_event *event, Manager **ret) {
                 return -ENOMEM;
         manager->event = sd_event_ref(event);
         manager->next_mm_id = 1;
+        TAILQ_INIT(&manager->attempts);
         kvm_host_probe(&manager->kvm);
         r = memory_host_probe(&manager->memory);
         if (r >= 0)
                 r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
+        if (r >= 0)
+                r = manager_expiry_open(manager);
         if (r >= 0)
                 r = holder_desk_new(event, &manager->holders);
         if (r >= 0)
@@ -47,6 +50,7 @@ Manager *manager_free(Manager *manager) {
 
         if (!manager)
                 return NULL;
+        attempts_end(manager, /* vm= */ NULL);
         /* Nobody is told any more. */
         manager->front = front_free(manager->front);
         manager->holders = holder_desk_free(manager->holders);
@@ -57,6 +61,7 @@ Manager *manager_free(Manager *manager) {
                         vmm_close(vm);
                 }
         registry_free(manager->registry);
+        sd_event_source_disable_unref(manager->expiry);
         sd_event_unref(manager->event);
         free(manager);
         return NULL;

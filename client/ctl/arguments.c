@@ -165,6 +165,32 @@ int arguments_size(const char *what, const char *text, uint64_t *ret) {
         return EXIT_USAGE;
 }
 
+int arguments_time(const char *what, const char *text, uint64_t *ret_usec) {
+        static const struct {
+                const char *suffix;
+                uint64_t usec;
+        } units[] = {
+                { "", 1000000 },
+                { "ms", 1000 },
+                { "s", 1000000 },
+                { "min", UINT64_C(60) * 1000000 },
+                { "h", UINT64_C(3600) * 1000000 },
+                { "d", UINT64_C(24) * 3600 * 1000000 },
+        };
+        uint64_t value;
+        char *end;
+
+        if (read_digits(text, &end, &value) && value > 0)
+                for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+                        if (strcmp(end, units[i].suffix) == 0 && value <= (uint64_t) INT64_MAX / units[i].usec) {
+                                *ret_usec = value * units[i].usec;
+                                return EXIT_OK;
+                        }
+
+        complain("%s \"%s\" is no time: a number of seconds, or one with the suffix ms, s, min, h or d.", what, text);
+        return EXIT_USAGE;
+}
+
 /* Of the first length characters. */
 static bool read_address(const char *text, size_t length, uint64_t *ret) {
         char copy[32], *end;

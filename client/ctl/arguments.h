@@ -45,6 +45,9 @@ int arguments_parse(Session *s, char **arguments, const Option *options, bool on
 /* "256M": a number of bytes with the binary suffix K, M, G or T. */
 int arguments_size(const char *what, const char *text, uint64_t *ret);
 
+/* "90", "90s": a time in seconds, or with the suffix ms, s, min, h or d; at least a microsecond. */
+int arguments_time(const char *what, const char *text, uint64_t *ret_usec);
+
 /* "0x100000+2M": an address, and how many bytes from there on; 1 if there is no '+'. An address is hexadecimal with 0x
  * in front, or else a size as above. */
 int arguments_range(const char *what, const char *text, uint64_t *ret_start, uint64_t *ret_size);

@@ -51,6 +51,27 @@ char *format_range(uint64_t start, uint64_t size) {
         return print("0x%" PRIx64 "-0x%" PRIx64, start, size == 0 ? start : start + (size - 1));
 }
 
+char *format_duration(uint64_t usec) {
+        static const struct {
+                const char *suffix;
+                uint64_t seconds;
+        } units[] = { { "d", 24 * 3600 }, { "h", 3600 }, { "min", 60 }, { "s", 1 } };
+        uint64_t seconds = usec / 1000000, rest;
+
+        if (seconds == 0)
+                return print("%" PRIu64 "ms", usec / 1000);
+        for (size_t i = 0; i < 3; i++) {
+                if (seconds < units[i].seconds)
+                        continue;
+                rest = seconds % units[i].seconds / units[i + 1].seconds;
+                if (rest == 0)
+                        return print("%" PRIu64 "%s", seconds / units[i].seconds, units[i].suffix);
+                return print("%" PRIu64 "%s %" PRIu64 "%s", seconds / units[i].seconds, units[i].suffix, rest,
+                             units[i + 1].suffix);
+        }
+        return print("%" PRIu64 "s", seconds);
+}
+
 char *format_time(uint64_t usec) {
         time_t seconds = (time_t) (usec / 1000000);
         struct tm when;

@@ -18,6 +18,9 @@ char *format_number(uint64_t number);
 /* "0x1000-0x1fff": the last byte is in it. */
 char *format_range(uint64_t start, uint64_t size);
 
+/* "1min 30s": the two largest units; below a second in milliseconds. */
+char *format_duration(uint64_t usec);
+
 /* "2024-05-17 12:00:00.123456", local time. */
 char *format_time(uint64_t usec);
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@ typedef struct Run {
         char *path;  /* of what is executed */
         char **argv; /* the command, with the places of the memory */
         privmem_vm *vm;
+        bool take_over; /* from the VM's living VMM, instead of registering a VM */
         bool vm_created;
         bool attached;
 } Run;
@@ -149,6 +151,15 @@ static int read_memory(Run *run, const Values *texts, char **command) {
         return EXIT_OK;
 }
 
+/* --retain says the exit policy too. */
+static int read_retention(Run *run, const char *retain) {
+        if (!retain)
+                return EXIT_OK;
+        if (run->options.exit_policy == PRIVMEM_EXIT_POLICY_DEFAULT)
+                run->options.exit_policy = PRIVMEM_EXIT_POLICY_RETAIN;
+        return arguments_time("the time to retain", retain, &run->options.retain_usec);
+}
+
 /* ---- the steps ----------------------------------------------------------------------------------------- */
 
 static int prepare(Run *run, char **command) {
@@ -160,7 +171,11 @@ static int prepare(Run *run, char **command) {
                 return r;
         p = run->session->p;
 
-        if (privmem_vm_register(p, run->name, &run->options, &run->vm, &run->vm_created) < 0)
+        if (run->take_over)
+                r = privmem_vm_new(p, run->name, &run->vm);
+        else
+                r = privmem_vm_register(p, run->name, &run->options, &run->vm, &run->vm_created);
+        if (r < 0)
                 return session_fail(run->session);
 
         for (size_t i = 0; i < run->n_memory; i++) {
@@ -176,6 +191,19 @@ static int prepare(Run *run, char **command) {
         return EXIT_OK;
 }
 
+/* Names this process as the successor; attaching makes it the VMM then. */
+static int take_over(Run *run) {
+        int pidfd = (int) syscall(SYS_pidfd_open, getpid(), 0), r;
+
+        if (pidfd < 0) {
+                complain("cannot open a pidfd: %s.", strerror(errno));
+                return EXIT_ERROR;
+        }
+        r = privmem_vm_hand_over(run->vm, pidfd);
+        close(pidfd);
+        return r < 0 ? session_fail(run->session) : EXIT_OK;
+}
+
 static int become(Run *run) {
         int r;
 
@@ -185,6 +213,11 @@ static int become(Run *run) {
                         return EXIT_ERROR;
                 }
 
+        if (run->take_over) {
+                r = take_over(run);
+                if (r != EXIT_OK)
+                        return r;
+        }
         if (privmem_vm_attach(run->vm, /* pidfd= */ -1) < 0)
                 return session_fail(run->session);
         run->attached = true;
@@ -197,7 +230,8 @@ static int become(Run *run) {
 }
 
 int verb_run(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL,
+                   *retain = NULL;
         Run run = { .session = s };
         Values backings = {};
         const Option options[] = {
@@ -205,8 +239,11 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 { "uuid", .value = &uuid },
                 { "owner", .value = &owner },
                 { "exit-policy", .value = &exit_policy },
+                { "retain", .value = &retain },
+                { "retain-guest-memfd", .flag = &run.options.retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
                 { "type", .value = &type },
+                { "take-over", .flag = &run.take_over },
                 {},
         };
         Arguments a;
@@ -220,6 +257,12 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 return EXIT_USAGE;
         }
 
+        if (run.take_over &&
+            (uuid || owner || exit_policy || alias_policy || retain || run.options.retain_guest_memfd)) {
+                complain("--take-over takes the VM as it is registered: only --backing goes with it.");
+                return EXIT_USAGE;
+        }
+
         run.name = a.items[0];
         run.options.uuid = uuid;
         run.options.set_owner = owner;
@@ -227,6 +270,8 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
                 r = arguments_user(owner, &run.options.owner_uid);
         if (r == EXIT_OK)
                 r = read_policies(&run, exit_policy, alias_policy, type);
+        if (r == EXIT_OK)
+                r = read_retention(&run, retain);
         if (r == EXIT_OK)
                 r = read_memory(&run, &backings, a.command);
         if (r == EXIT_OK)

@@ -118,6 +118,10 @@ static int parse_reply(const char *text, json_object **ret) {
 }
 
 int session_call(Session *s, const char *method, json_object *parameters, json_object **ret_reply) {
+        return session_call_with_fd(s, method, parameters, /* fd= */ -1, ret_reply);
+}
+
+int session_call_with_fd(Session *s, const char *method, json_object *parameters, int fd, json_object **ret_reply) {
         const char *text = parameters ? json_text(parameters, NULL) : NULL;
         int fds[253];
         size_t n_fds = sizeof(fds) / sizeof(fds[0]);
@@ -125,7 +129,7 @@ int session_call(Session *s, const char *method, json_object *parameters, json_o
         int r;
 
         r = text ? session_open(s) : out_of_memory();
-        if (r == EXIT_OK && privmem_call(s->p, method, text, /* fds= */ NULL, /* n_fds= */ 0, &reply, fds, &n_fds) < 0)
+        if (r == EXIT_OK && privmem_call(s->p, method, text, &fd, fd >= 0 ? 1 : 0, &reply, fds, &n_fds) < 0)
                 r = session_fail(s);
         json_object_put(parameters);
         if (r != EXIT_OK)

@@ -41,6 +41,9 @@ int session_fail(Session *s);
  * the answer are closed. The caller puts ret_reply. */
 int session_call(Session *s, const char *method, json_object *parameters, json_object **ret_reply);
 
+/* The same with a file descriptor, which parameters name by the index 0; negative: none. It stays the caller's. */
+int session_call_with_fd(Session *s, const char *method, json_object *parameters, int fd, json_object **ret_reply);
+
 /* Calls a method that lists, and joins the parts: ret_reply is the last part, with field as the list of all of them. */
 int session_list(Session *s, const char *method, json_object *parameters, const char *field, json_object **ret_reply);
 

@@ -123,7 +123,8 @@ int verb_host(Session *s, const Verb *verb, char **arguments) {
 /* What an event has beyond VM and backing, as " key value" each. */
 static void print_details(json_object *event) {
         json_object *slot = json_get_object(event, "slot"), *verdict = json_get_object(event, "verdict");
-        const char *access = json_get_string(event, "access"), *reason = json_get_string(verdict, "reason");
+        const char *access = json_get_string(event, "access"), *reason = json_get_string(verdict, "reason"),
+                   *why = json_get_string(event, "reason"), *peer = json_get_string(event, "peer");
         uint64_t number;
         char *text;
 
@@ -148,6 +149,10 @@ static void print_details(json_object *event) {
                 printf("  freed %s", text ? text : "?");
                 free(text);
         }
+        if (why)
+                printf("  %s", why);
+        if (peer)
+                printf("  VM %s", peer);
         if (reason)
                 printf("  %s", reason);
 }

@@ -29,6 +29,16 @@ static char *format_backing(json_object *slot, const char *vm) {
         return asprintf(&text, "%s/%s", owner, backing) < 0 ? NULL : text;
 }
 
+/* "web1", or "web1 (outgoing)" for a slot of the former VMM that hands it over. */
+static char *format_vm(json_object *listed) {
+        const char *vm = json_get_string(listed, "vm");
+        char *text;
+
+        if (!json_get_bool(listed, "outgoing"))
+                return format_text_field(listed, "vm");
+        return asprintf(&text, "%s (outgoing)", vm ? vm : "?") < 0 ? NULL : text;
+}
+
 static int print_slots(json_object *slots) {
         Table t;
 
@@ -38,7 +48,7 @@ static int print_slots(json_object *slots) {
                 json_object *listed = json_object_array_get_idx(slots, i), *slot = json_get_object(listed, "slot");
                 bool backed = json_get_string(slot, "backing"), private = json_get_string(slot, "guestMemfd");
 
-                table_add(&t, format_text_field(listed, "vm"));
+                table_add(&t, format_vm(listed));
                 table_add(&t, format_number_field(slot, "addressSpace"));
                 table_add(&t, format_number_field(slot, "slotId"));
                 table_add(&t, format_address_field(slot, "guestPhysAddr"));

@@ -71,7 +71,61 @@ static void add_row(Table *t, const char *title, char *value) {
         table_add(t, value);
 }
 
-static int print_vm(json_object *vm) {
+/* Only what an exit policy has that keeps something. */
+static void add_retention(Table *t, json_object *vm) {
+        uint64_t usec;
+
+        if (json_get_uint64(vm, "retainUSec", &usec))
+                add_row(t, "Retained for", format_duration(usec));
+        if (json_get_uint64(vm, "retainedUntilUSec", &usec))
+                add_row(t, "Retained until", format_time(usec));
+        if (json_get_bool(vm, "retainGuestMemfd"))
+                add_row(t, "guest_memfds", strdup("kept for reading"));
+}
+
+/* A process has an entry for each backing. */
+static bool is_listed_before(json_object *holders, size_t n, uint64_t pid) {
+        uint64_t other;
+
+        for (size_t i = 0; i < n; i++)
+                if (json_get_uint64(json_object_array_get_idx(holders, i), "pid", &other) && other == pid)
+                        return true;
+        return false;
+}
+
+/* "held by 71 (vhost-device), 72 (cat)": who may keep the next VMM from being attached. The VMMs of other VMs do not, if the
+ * memory is shared with these. */
+static char *format_fence(json_object *holders) {
+        const char *before = "held by ";
+        char *text = NULL;
+        uint64_t pid;
+        size_t size;
+        FILE *out;
+
+        out = open_memstream(&text, &size);
+        if (!out)
+                return NULL;
+        for (size_t i = 0; i < json_object_array_length(holders); i++) {
+                json_object *holder = json_object_array_get_idx(holders, i);
+                const char *command = json_get_string(holder, "command");
+
+                if (json_get_array(holder, "vmmOf") || !json_get_uint64(holder, "pid", &pid) ||
+                    is_listed_before(holders, i, pid))
+                        continue;
+                fprintf(out, "%s%" PRIu64 " (%s)", before, pid, command ? command : "?");
+                before = ", ";
+        }
+        if (strcmp(before, "held by ") == 0)
+                fputs("open", out);
+        if (fclose(out) != 0) {
+                free(text);
+                return NULL;
+        }
+        return text;
+}
+
+static int print_vm(json_object *vm, json_object *holders) {
+        uint64_t pid;
         Table t;
 
         table_init(&t, "", "", NULL);
@@ -79,8 +133,15 @@ static int print_vm(json_object *vm) {
         add_row(&t, "UUID", format_text_field(vm, "uuid"));
         add_row(&t, "State", format_text_field(vm, "state"));
         add_row(&t, "VMM", format_number_field(vm, "pid"));
+        if (json_get_uint64(vm, "successorPID", &pid))
+                add_row(&t, "Successor", format_number(pid));
+        if (json_get_uint64(vm, "outgoingPID", &pid))
+                add_row(&t, "Outgoing VMM", format_number(pid));
         add_row(&t, "Owner", format_number_field(vm, "ownerUID"));
         add_row(&t, "Exit policy", format_text_field(vm, "exitPolicy"));
+        add_retention(&t, vm);
+        if (holders)
+                add_row(&t, "Fence", format_fence(holders));
         add_row(&t, "Alias policy", format_text_field(vm, "aliasPolicy"));
         add_row(&t, "Type", format_text_field(vm, "type"));
         add_row(&t, "Slots", format_number_field(vm, "slots"));
@@ -101,6 +162,16 @@ static char *format_numa(json_object *backing) {
                 text = NULL;
         free(nodes);
         return text;
+}
+
+/* "guest_memfd (cannot be bound)": its VMM has exited, and no kernel can bind it to another VM. */
+static char *format_kind(json_object *backing) {
+        json_object *bindable;
+
+        if (json_object_object_get_ex(backing, "bindable", &bindable) && bindable &&
+            !json_object_get_boolean(bindable))
+                return strdup("guest_memfd (cannot be bound)");
+        return format_text_field(backing, "kind");
 }
 
 /* "web2,web3 (read_only)" */
@@ -139,7 +210,7 @@ static int print_backings(json_object *backings) {
                 json_object *b = json_object_array_get_idx(backings, i);
 
                 table_add(&t, format_text_field(b, "name"));
-                table_add(&t, format_text_field(b, "kind"));
+                table_add(&t, format_kind(b));
                 table_add(&t, format_text_field(b, "origin"));
                 table_add(&t, format_size_field(b, "size"));
                 table_add(&t, format_size_field(b, "pageSize"));
@@ -181,12 +252,13 @@ static int print_survival(json_object *backings) {
         return table_print(&t);
 }
 
-static int show(Session *s, json_object *vm, json_object *backings) {
+/* holders: of a retained VM, or NULL. */
+static int show(Session *s, json_object *vm, json_object *backings, json_object *holders) {
         json_object *document;
         int r;
 
         if (!s->json) {
-                r = print_vm(vm);
+                r = print_vm(vm, holders);
                 if (r != EXIT_OK || json_object_array_length(backings) == 0)
                         return r;
                 putchar('\n');
@@ -207,7 +279,8 @@ static int show(Session *s, json_object *vm, json_object *backings) {
 }
 
 int verb_show(Session *s, const Verb *verb, char **arguments) {
-        json_object *vms = NULL, *backings = NULL, *vm;
+        json_object *vms = NULL, *backings = NULL, *holders = NULL, *vm = NULL;
+        const char *state;
         Arguments a;
         int r;
 
@@ -220,27 +293,46 @@ int verb_show(Session *s, const Verb *verb, char **arguments) {
                 r = session_list(s, "ListBackings", parameters_of("vm", a.items[0]), "backings", &backings);
         if (r == EXIT_OK) {
                 vm = json_object_array_get_idx(json_get_array(vms, "vms"), 0);
-                r = show(s, vm, json_get_array(backings, "backings"));
+                state = json_get_string(vm, "state");
+                if (!s->json && state && strcmp(state, "retained") == 0)
+                        r = session_list(s, "ListHolders", parameters_of("vm", a.items[0]), "holders", &holders);
         }
+        if (r == EXIT_OK)
+                r = show(s, vm, json_get_array(backings, "backings"), json_get_array(holders, "holders"));
 
         json_object_put(vms);
         json_object_put(backings);
+        json_object_put(holders);
         return r;
 }
 
-/* ---- register, unregister ------------------------------------------------------------------------------ */
+/* ---- register ------------------------------------------------------------------------------------------ */
+
+/* --retain says the exit policy too. */
+static int read_retention(const char *retain, const char **exit_policy, uint64_t *ret_usec) {
+        if (!retain)
+                return EXIT_OK;
+        if (!*exit_policy)
+                *exit_policy = "retain";
+        return arguments_time("the time to retain", retain, ret_usec);
+}
 
 int verb_register(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL;
+        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL,
+                   *retain = NULL;
+        bool retain_guest_memfd = false;
         const Option options[] = {
                 { "uuid", .value = &uuid },
                 { "owner", .value = &owner },
                 { "exit-policy", .value = &exit_policy },
+                { "retain", .value = &retain },
+                { "retain-guest-memfd", .flag = &retain_guest_memfd },
                 { "alias-policy", .value = &alias_policy },
                 { "type", .value = &type },
                 {},
         };
         json_object *q, *reply = NULL;
+        uint64_t retain_usec = 0;
         uint32_t uid = 0;
         Arguments a;
         int r;
@@ -250,11 +342,16 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
                 return r;
         if (owner && (r = arguments_user(owner, &uid)) != EXIT_OK)
                 return r;
+        r = read_retention(retain, &exit_policy, &retain_usec);
+        if (r != EXIT_OK)
+                return r;
 
         q = parameters_of("name", a.items[0]);
         if (!json_add_string(q, "uuid", uuid) || (owner && !json_add_uint64(q, "ownerUID", uid)) ||
-            !json_add_string(q, "exitPolicy", exit_policy) || !json_add_string(q, "aliasPolicy", alias_policy) ||
-            !json_add_string(q, "type", type)) {
+            !json_add_string(q, "exitPolicy", exit_policy) ||
+            (retain_usec > 0 && !json_add_uint64(q, "retainUSec", retain_usec)) ||
+            (retain_guest_memfd && !json_add(q, "retainGuestMemfd", json_object_new_boolean(true))) ||
+            !json_add_string(q, "aliasPolicy", alias_policy) || !json_add_string(q, "type", type)) {
                 json_object_put(q);
                 q = NULL;
         }
@@ -272,6 +369,8 @@ int verb_register(Session *s, const Verb *verb, char **arguments) {
         json_object_put(reply);
         return r;
 }
+
+/* ---- unregister ---------------------------------------------------------------------------------------- */
 
 int verb_unregister(Session *s, const Verb *verb, char **arguments) {
         json_object *reply = NULL;

@@ -17,7 +17,7 @@ typedef struct Verb {
         X(show, "VM", "show a VM and its backings") \
         X(register, \
           "VM [--uuid=UUID] [--owner=USER] [--exit-policy=release|retain]\n" \
-          "[--alias-policy=enforce|observe]\n" \
+          "[--retain=TIME] [--retain-guest-memfd] [--alias-policy=enforce|observe]\n" \
           "[--type=undeclared|ordinary|sw_protected|sev|sev_es|snp|tdx]", \
           "register a VM") \
         X(allocate, \
@@ -32,13 +32,16 @@ typedef struct Verb {
         X(memory, "VM [--guest=ADDRESS[+SIZE]]", "show which memory of a guest is private, and what both sides take") \
         X(check, "VM FILE|-", "say whether these slots would be set") \
         X(release, "VM BACKING", "give a backing's memory back to the host") \
+        X(attach, "VM PID", "make a process the VMM of a VM") \
+        X(handover, "VM PID|--take-back", "name the process that may take over from a VM's VMM") \
         X(unregister, "VM", "forget a VM and release its backings") \
         X(events, "[--since=SEQUENCE]", "print what happens, until interrupted") \
         X(host, "", "show what the host can do, and its memory") \
         X(call, "METHOD [PARAMETERS] [--more]", "call a method with a JSON object, and print the answer") \
         X(run, \
           "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \
-          "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--alias-policy=…] [--type=…]\n" \
+          "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--retain=TIME]\n" \
+          "[--retain-guest-memfd] [--alias-policy=…] [--type=…] [--take-over]\n" \
           "-- COMMAND…", \
           "become a VMM that runs on memory from privmemd")
 

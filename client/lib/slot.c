@@ -169,8 +169,13 @@ static int load_reply(privmem_vm *vm, json_object *reply) {
         if (!slots)
                 return connection_malformed(vm->p, "a list of slots is missing");
 
-        for (size_t i = 0; i < json_object_array_length(slots) && r >= 0; i++)
-                r = load_slot(vm, json_object_array_get_idx(slots, i));
+        for (size_t i = 0; i < json_object_array_length(slots) && r >= 0; i++) {
+                json_object *listed = json_object_array_get_idx(slots, i);
+
+                /* That is the former VMM's, which hands the VM over to us. */
+                if (!json_get_bool(listed, "outgoing"))
+                        r = load_slot(vm, listed);
+        }
         return r;
 }
 

@@ -73,6 +73,9 @@ static json_object *register_parameters(const char *name, const struct privmem_v
                 made = made && json_add_string(q, "uuid", options->uuid) &&
                        json_add_string(q, "exitPolicy", word_of(exit_policy_words, options->exit_policy)) &&
                        json_add_string(q, "aliasPolicy", word_of(alias_policy_words, options->alias_policy)) &&
+                       (options->retain_usec == 0 || json_add_uint64(q, "retainUSec", options->retain_usec)) &&
+                       (!options->retain_guest_memfd ||
+                        json_add(q, "retainGuestMemfd", json_object_new_boolean(true))) &&
                        json_add_string(q, "type", word_of(vm_type_words, options->type)) &&
                        (!options->set_owner || json_add_uint64(q, "ownerUID", options->owner_uid));
         if (!made) {
@@ -105,7 +108,7 @@ int privmem_vm_register(privmem *p, const char *name, const struct privmem_vm_op
         return 0;
 }
 
-static int attach(privmem_vm *vm, int pidfd) {
+static int call_with_process(privmem_vm *vm, const char *method, int pidfd) {
         json_object *q = vm_parameters(vm), *reply = NULL;
 
         if (pidfd >= 0 && !json_add_uint64(q, "pidFileDescriptor", 0)) {
@@ -113,7 +116,17 @@ static int attach(privmem_vm *vm, int pidfd) {
                 q = NULL;
         }
 
-        return connection_call(vm->p, "AttachVM", q, &pidfd, pidfd >= 0 ? 1 : 0, /* max_fds= */ 0, &reply);
+        return connection_call(vm->p, method, q, &pidfd, pidfd >= 0 ? 1 : 0, /* max_fds= */ 0, &reply);
+}
+
+static int attach(privmem_vm *vm, int pidfd) {
+        int r;
+
+        r = call_with_process(vm, "AttachVM", pidfd);
+        if (r >= 0)
+                /* Another VMM has other slots. */
+                slot_table_done(&vm->slots);
+        return r;
 }
 
 int privmem_vm_attach(privmem_vm *vm, int pidfd) {
@@ -130,6 +143,10 @@ int privmem_vm_attach(privmem_vm *vm, int pidfd) {
         r = attach(vm, pidfd);
         close(pidfd);
         return r;
+}
+
+int privmem_vm_hand_over(privmem_vm *vm, int pidfd) {
+        return call_with_process(vm, "HandOverVM", pidfd);
 }
 
 int privmem_vm_unregister(privmem_vm *vm, uint64_t *ret_freed) {

@@ -58,7 +58,9 @@ static bool is_custody(const Question *q, const File *file) {
         return first.file == file && first.at == 0;
 }
 
-static bool may_show(const VM *vm, const Backing *backing) {
+static bool may_show(const VM *part, const Backing *backing) {
+        const VM *vm = vm_whole(part);
+
         return backing->vm == vm || backing_is_shared_with(backing, vm);
 }
 
@@ -98,6 +100,8 @@ static SlotRule rule_of(const Question *q, const Run *run) {
                 if (in_smram_window(gpa, run->size) || in_smram_window(other_gpa, run->size))
                         return RULE_SMRAM_WINDOW;
         }
+        if (!same_vm && vm_whole(run->vm) == vm_whole(q->vm))
+                return RULE_HAND_OVER;
         if (!same_vm && is_declared_share(q, run))
                 return RULE_DECLARED_SHARE;
         return RULE_UNDECLARED_ALIAS;

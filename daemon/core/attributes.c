@@ -17,10 +17,9 @@ typedef struct Range {
         uint64_t start, end;
 } Range;
 
-/* Ranges have nothing but themselves, and no two have the same start: any one item stands for them all. */
-static void *item_of(AttributeMap *map) {
-        return map;
-}
+/* Ranges have nothing but themselves, and no two have the same start: one item stands for all of every map, so that a map
+ * may be moved. */
+static char item;
 
 /* The first one that has a byte in common with [start, end). */
 static bool find(const AttributeMap *map, uint64_t start, uint64_t end, Range *ret) {
@@ -33,7 +32,7 @@ static bool find(const AttributeMap *map, uint64_t start, uint64_t end, Range *r
 }
 
 static void forget(AttributeMap *map, const Range *range) {
-        interval_remove(&map->ranges, item_of(map), range->start);
+        interval_remove(&map->ranges, &item, range->start);
         map->n_ranges--;
 }
 
@@ -49,7 +48,7 @@ static int add(AttributeMap *map, uint64_t start, uint64_t end) {
 
         if (map->n_ranges >= PRIVATE_RANGES_MAX)
                 return ATTRIBUTES_E_LIMIT;
-        r = interval_insert(&map->ranges, item_of(map), start, end - start);
+        r = interval_insert(&map->ranges, &item, start, end - start);
         if (r < 0)
                 return r;
 
@@ -58,7 +57,7 @@ static int add(AttributeMap *map, uint64_t start, uint64_t end) {
 }
 
 static void change(AttributeMap *map, const Range *range, uint64_t start, uint64_t end) {
-        interval_resize(&map->ranges, item_of(map), range->start, start, end - start);
+        interval_resize(&map->ranges, &item, range->start, start, end - start);
 }
 
 static uint64_t behind(uint64_t end) {

@@ -20,7 +20,7 @@ enum {
         ATTRIBUTES_E_LIMIT,     /* there would be more than PRIVATE_RANGES_MAX */
 };
 
-/* Filled with zeroes it is empty. */
+/* Filled with zeroes it is empty. May be moved by assignment. */
 typedef struct AttributeMap {
         size_t n_ranges;
 

@@ -54,6 +54,7 @@ int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         backing->numa_nodes = spec->numa_nodes;
         backing->dev = spec->dev;
         backing->ino = spec->ino;
+        backing->vmm_serial = vm->vmm_serial;
 
         backing->name = strdup(spec->name);
         if (!backing->name || file_ref_by_identity(vm->registry, spec->dev, spec->ino, &file) < 0)
@@ -102,6 +103,14 @@ int backing_release(Backing *backing) {
         return 0;
 }
 
+void backing_orphan(Backing *backing) {
+        backing->is_orphan = true;
+}
+
+bool backing_is_orphan(const Backing *backing) {
+        return backing->kind == BACKING_GUEST_MEMFD && backing->is_orphan;
+}
+
 const char *backing_differs(const Backing *backing, const BackingSpec *spec) {
         if (backing->kind != spec->kind)
                 return "kind";
@@ -121,7 +130,7 @@ size_t backing_count_slots_of(const Backing *backing, const VM *vm) {
         size_t n = 0;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                n += s.slot->vm == vm && showing_counts(&s);
+                n += vm_whole(s.slot->vm) == vm && showing_counts(&s);
         return n;
 }
 
@@ -129,7 +138,7 @@ static bool is_written_by(const Backing *backing, const VM *vm) {
         IntervalCursor cursor;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                if (s.slot->vm == vm && !(s.slot->spec.flags & SLOT_READONLY))
+                if (vm_whole(s.slot->vm) == vm && !(s.slot->spec.flags & SLOT_READONLY))
                         return true;
         return false;
 }
@@ -209,11 +218,11 @@ BackingAccess backing_access_of(const Backing *backing, uid_t uid) {
         return access;
 }
 
-bool backing_is_shown_by_other(const Backing *backing) {
+VM *backing_shown_by_other(const Backing *backing) {
         IntervalCursor cursor;
 
         for (SlotShowing s = showing_first(backing, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                if (s.slot->vm != backing->vm)
-                        return true;
-        return false;
+                if (vm_whole(s.slot->vm) != backing->vm)
+                        return vm_whole(s.slot->vm);
+        return NULL;
 }

@@ -60,6 +60,10 @@ struct Backing {
         uint64_t numa_nodes;
         dev_t dev;
         ino_t ino;
+        /* Of a guest_memfd: that of the VMM which made it, in whose KVM VM alone it can be bound; and whether that VMM has
+         * exited, so that it cannot be bound any more. */
+        uint64_t vmm_serial;
+        bool is_orphan;
         size_t n_slots; /* slots of any VM that show it, on the shared or on the private side */
         Share *shares;  /* in no order */
         size_t n_shares;
@@ -77,6 +81,11 @@ int backing_new(VM *vm, const BackingSpec *spec, Backing **ret);
 int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret);
 /* CORE_E_IN_USE while a slot shows it. On 0 the backing is gone. */
 int backing_release(Backing *backing);
+
+/* Its VMM has exited. */
+void backing_orphan(Backing *backing);
+/* Whether it is a guest_memfd that no VMM can bind any more. */
+bool backing_is_orphan(const Backing *backing);
 
 /* The field in which the backing differs from the spec, as the wire spells it (kind, size, pageSize, numaPolicy,
  * numaNodes), or NULL. Origin, dev and ino are not compared. */
@@ -106,5 +115,5 @@ BackingAccess backing_access_of(const Backing *backing, uid_t uid);
 /* How many slots of the VM show it. */
 size_t backing_count_slots_of(const Backing *backing, const VM *vm);
 
-/* Whether a slot of another VM than the owner shows it. */
-bool backing_is_shown_by_other(const Backing *backing);
+/* A VM other than the owner of which a slot shows it, or NULL. */
+VM *backing_shown_by_other(const Backing *backing);

@@ -164,7 +164,7 @@ static bool guest_memfd_accepts(const VM *vm, const SlotSpec *spec, Verdict *ver
                 return refuse(verdict, RULE_NOT_GUEST_MEMFD, EBADF);
         if (file->kind != BACKING_GUEST_MEMFD)
                 return refuse(verdict, RULE_NOT_GUEST_MEMFD, EINVAL);
-        if (file->vm != vm)
+        if (file->vm != vm_whole(vm) || file->vmm_serial != vm->vmm_serial || file->is_orphan)
                 return refuse(verdict, RULE_FOREIGN_GUEST_MEMFD, EINVAL);
         if (range_within(spec->guest_memfd_offset, spec->size, file->size))
                 return true;

@@ -108,6 +108,15 @@ VM *registry_next_vm(Registry *registry, const char *after) {
         return key.best;
 }
 
+VM *registry_first_to_expire(Registry *registry) {
+        VM *vm, *first = NULL;
+
+        TAILQ_FOREACH(vm, &registry->vms, vms)
+                if (vm->retained_until_usec > 0 && (!first || vm->retained_until_usec < first->retained_until_usec))
+                        first = vm;
+        return first;
+}
+
 static int charge_owner(Registry *registry, uid_t uid) {
         Owner key = { .uid = uid }, *owner, **found;
 

@@ -78,5 +78,7 @@ VM *registry_find_vm(Registry *registry, const char *name);
 /* The VM whose name comes next after the given one in strcmp() order (NULL: the first), or NULL. The name needs
  * not exist, so a list can go on after its last VM has been unregistered. O(log n). */
 VM *registry_next_vm(Registry *registry, const char *after);
+/* The VM that is retained for the shortest time from now on, of those that are retained for a time; or NULL. O(n). */
+VM *registry_first_to_expire(Registry *registry);
 /* The backing that is this file, or NULL. */
 Backing *registry_find_file(Registry *registry, dev_t dev, ino_t ino);

@@ -299,7 +299,7 @@ Slot *slot_next_at_hva(IntervalCursor *cursor) {
 /* ---- judging ---- */
 
 static bool is_shared_read_only(const VM *vm, const Backing *backing) {
-        const Share *share = backing ? backing_find_share(backing, vm) : NULL;
+        const Share *share = backing ? backing_find_share(backing, vm_whole(vm)) : NULL;
 
         return share && share->read_only;
 }

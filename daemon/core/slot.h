@@ -59,6 +59,7 @@ typedef enum SlotRule {
         RULE_ADDRESS_SPACE_TRANSIT, /* 5: allowed */
         RULE_SMRAM_WINDOW,          /* 6: allowed */
         RULE_DECLARED_SHARE,        /* 7: allowed */
+        RULE_HAND_OVER,             /* 7: allowed */
         RULE_UNDECLARED_ALIAS,      /* 8: refused */
         RULE_TOO_MANY_ALIASES,      /* more than SLOT_ALIASES_MAX that are allowed: refused */
         _RULE_MAX,
@@ -142,7 +143,7 @@ struct Slot {
 };
 
 /* What a slot has in common with another one, or with itself. VM and backing are borrowed: read them before
- * anything is freed. */
+ * anything is freed. The VM may be the outgoing part of one. */
 typedef struct Conflict {
         SlotRule rule;
         VM *vm;

@@ -33,6 +33,7 @@ Outcome slot_rule_outcome(SlotRule rule) {
         case RULE_ADDRESS_SPACE_TRANSIT:
         case RULE_SMRAM_WINDOW:
         case RULE_DECLARED_SHARE:
+        case RULE_HAND_OVER:
                 return OUTCOME_ALLOWED;
         default:
                 return OUTCOME_REFUSED;
@@ -72,6 +73,8 @@ static int compare_conflict(const Conflict *a, const Conflict *b) {
                 r = compare_u64(a->rule, b->rule);
         if (r == 0)
                 r = strcmp(a->vm->name, b->vm->name);
+        if (r == 0)
+                r = compare_u64(a->vm->heir != NULL, b->vm->heir != NULL);
         if (r == 0)
                 r = compare_u64(a->as_id, b->as_id);
         if (r == 0)

@@ -62,6 +62,8 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
         vm->exit_policy = spec->exit_policy;
         vm->alias_policy = spec->alias_policy;
         vm->type = spec->type;
+        vm->retain_usec = spec->retain_usec;
+        vm->retain_guest_memfd = spec->retain_guest_memfd;
         TAILQ_INIT(&vm->backings);
 
         r = -ENOMEM;
@@ -108,6 +110,7 @@ VM *vm_free(VM *vm) {
         if (!vm)
                 return NULL;
 
+        vm->outgoing = vm_free(vm->outgoing);
         if (vm->slots)
                 vm_withdraw_slots(vm);
         attributes_clear(&vm->private_ranges);
@@ -139,6 +142,10 @@ const char *vm_differs(const VM *vm, const VMSpec *spec) {
                 return "ownerUID";
         if (vm->exit_policy != spec->exit_policy)
                 return "exitPolicy";
+        if (vm->retain_usec != spec->retain_usec)
+                return "retainUSec";
+        if (vm->retain_guest_memfd != spec->retain_guest_memfd)
+                return "retainGuestMemfd";
         if (vm->alias_policy != spec->alias_policy)
                 return "aliasPolicy";
         if (spec->type != VM_TYPE_UNDECLARED && vm->type != spec->type)
@@ -164,10 +171,17 @@ int vm_attach(VM *vm, uint64_t mm_id) {
                 mm_unref(vm->registry, vm->mm);
         vm->mm = mm;
         vm->state = VM_ATTACHED;
+        vm_set_retained_until(vm, 0);
         return 0;
 }
 
+void vm_set_retained_until(VM *vm, uint64_t usec) {
+        vm->retained_until_usec = usec;
+}
+
 void vm_detach(VM *vm) {
+        assert(!vm->outgoing && !vm->heir);
+
         vm_withdraw_slots(vm);
         attributes_clear(&vm->private_ranges);
 

@@ -35,7 +35,7 @@ bool vm_type_has_private_memory(VMType type);
 /* The host cannot see the registers: has_protected_state of struct kvm_arch. False if the type is not known. */
 bool vm_type_has_protected_state(VMType type);
 
-/* Only vm_attach() and vm_detach() write the state. */
+/* Only vm_attach() and vm_detach() write the state; a hand-over leaves it VM_ATTACHED. */
 typedef enum VMState {
         VM_REGISTERED, /* no VMM yet; left by vm_attach() */
         VM_ATTACHED,   /* vm->mm belongs to a living VMM; left by vm_detach() */
@@ -55,7 +55,14 @@ struct VM {
         AliasPolicy alias_policy;
         VMType type;
         VMState state;
-        BackingList backings; /* in order of creation */
+        uint64_t retain_usec; /* EXIT_POLICY_RETAIN: for how long; 0: until a VMM attaches or it is unregistered */
+        uint64_t retained_until_usec; /* VM_RETAINED: CLOCK_BOOTTIME; 0: no end. See vm_set_retained_until() */
+        bool retain_guest_memfd;      /* guest_memfds too, although nobody can bind them any more */
+        uint64_t vmm_serial;          /* which of its VMMs runs it, or will: see backing->vmm_serial */
+        uint64_t last_vmm_serial;     /* the greatest so far */
+        VM *outgoing;                 /* what the former VMM has while it hands over, or NULL: see core/hand-over.h */
+        VM *heir;                     /* of such a part: the VM that it is a part of; NULL of a VM */
+        BackingList backings;         /* in order of creation */
         size_t n_backings;
         uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
         SlotTable *slots;
@@ -79,7 +86,17 @@ typedef struct VMSpec {
         ExitPolicy exit_policy;
         AliasPolicy alias_policy;
         VMType type;
+        uint64_t retain_usec;
+        bool retain_guest_memfd;
 } VMSpec;
+
+/* 100 years: whatever is added to it fits into 63 bits. */
+#define RETAIN_USEC_MAX (UINT64_C(36525) * 24 * 3600 * 1000000)
+
+/* The VM that has the name and the backings, of any part of it. */
+static inline VM *vm_whole(const VM *vm) {
+        return vm->heir ? vm->heir : (VM *) vm;
+}
 
 /* 0: *ret is the new VM. CORE_E_EXISTS: *ret is the VM of that name. CORE_E_LIMIT: the owner has
  * vms_per_uid VMs; *ret is not set. */
@@ -88,16 +105,19 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret);
  * returns NULL. */
 VM *vm_free(VM *vm);
 
-/* The field in which the VM differs from the spec, as the wire spells it (uuid, ownerUID, exitPolicy,
- * aliasPolicy, type), or NULL. A spec without a UUID does not differ by it, nor does one of undeclared type. */
+/* The field in which the VM differs from the spec, as the wire spells it (uuid, ownerUID, exitPolicy, retainUSec,
+ * retainGuestMemfd, aliasPolicy, type), or NULL. A spec without a UUID does not differ by it, nor does one of undeclared
+ * type. */
 const char *vm_differs(const VM *vm, const VMSpec *spec);
 
 /* A VMM process has become the VM's. mm_id names its address space: equal for two VMs that one process runs, never
- * 0. Slots that were already declared move over to it. -ENOMEM leaves all as it was. */
+ * 0. Slots that were already declared move over to it. The VM is not retained any more. -ENOMEM leaves all as it was. */
 int vm_attach(VM *vm, uint64_t mm_id);
 /* The VMM has exited: its slots are withdrawn, all guest addresses are shared again, the state becomes VM_RETAINED
- * whatever the exit policy, which the caller applies. */
+ * whatever the exit policy, which the caller applies. No hand-over may be under way. */
 void vm_detach(VM *vm);
+/* When a retained VM ends: CLOCK_BOOTTIME, which no one sets and which goes on over a restart; 0: no end. */
+void vm_set_retained_until(VM *vm, uint64_t usec);
 /* Forgets all slots of the VM, as vm_detach() does. */
 void vm_withdraw_slots(VM *vm);
 

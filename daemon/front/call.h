@@ -48,6 +48,9 @@ typedef struct Call {
 #undef OPERATION
 
 bool call_may_see(const Call *call, const VM *vm);
+/* The part of call->vm whose slots the caller declares: while the VM is handed over, the former VMM has slots too, and it
+ * may still delete them. */
+VM *call_declaring_vm(const Call *call);
 /* Its own, or one that is shared with a VM of its own. */
 bool uid_may_see_backing(uid_t uid, const Backing *backing);
 /* Whether that holds for any backing of the VM. */
@@ -83,6 +86,7 @@ struct Stream {
         Cursor only_vm;             /* "": all */
         Cursor only_backing, of_vm; /* "": all */
         Cursor vm, backing;         /* "": at the beginning */
+        bool in_outgoing;           /* at the slots of the outgoing part of vm */
         bool in_vm;                 /* as_id and id hold the last slot of vm that was sent */
         uint32_t as_id, id;
         bool has_range; /* only what has a byte in common with the guest addresses [start, end) */

@@ -12,7 +12,9 @@ static const char *const kinds[] = {
         [EVENT_GAP] = "gap",
         [EVENT_VM_REGISTERED] = "vm_registered",
         [EVENT_VM_ATTACHED] = "vm_attached",
+        [EVENT_SUCCESSOR_NAMED] = "successor_named",
         [EVENT_VMM_EXITED] = "vmm_exited",
+        [EVENT_VM_EXPIRED] = "vm_expired",
         [EVENT_VM_UNREGISTERED] = "vm_unregistered",
         [EVENT_BACKING_ALLOCATED] = "backing_allocated",
         [EVENT_BACKING_ADOPTED] = "backing_adopted",
@@ -28,6 +30,15 @@ static const char *const kinds[] = {
 };
 _Static_assert(ELEMENTSOF(kinds) == _EVENT_KIND_MAX, "an EventKind has no word");
 
+static const char *const reasons[] = {
+        [END_NONE] = NULL,
+        [END_REQUESTED] = "requested",
+        [END_VMM_EXITED] = "vmm_exited",
+        [END_EXPIRED] = "expired",
+        [END_CANNOT_BE_BOUND] = "cannot_be_bound",
+};
+_Static_assert(ELEMENTSOF(reasons) == _END_REASON_MAX, "an EndReason has no word");
+
 typedef char Name[NAME_LENGTH_MAX + 1];
 
 typedef struct Record {
@@ -38,6 +49,7 @@ typedef struct Record {
         uid_t peer;
         pid_t pid;
         uint64_t freed;
+        EndReason reason;
         const char *access;
         sd_json_variant *verdict;
         SlotView slot; /* its names point into the three below */
@@ -118,6 +130,7 @@ void event_log_record(EventLog *log, const Event *event) {
         record->has_freed = event->freed != NULL;
         record->freed = event->freed ? *event->freed : 0;
         record->pid = event->pid;
+        record->reason = event->reason;
         record->access = event->access;
         copy_name(record->vm, event->vm->name);
         record->backing[0] = record->peer_vm[0] = 0;
@@ -159,7 +172,9 @@ static int format_record(const Record *record, uint64_t sequence, sd_json_varian
                 SD_JSON_BUILD_PAIR_CONDITION(record->peer_vm[0] != 0, "peer", SD_JSON_BUILD_STRING(record->peer_vm)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_peer, "peerUID", SD_JSON_BUILD_UNSIGNED(record->peer)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->pid > 0, "pid", SD_JSON_BUILD_UNSIGNED((uint64_t) record->pid)),
-                SD_JSON_BUILD_PAIR_CONDITION(record->has_freed, "freedBytes", SD_JSON_BUILD_UNSIGNED(record->freed)));
+                SD_JSON_BUILD_PAIR_CONDITION(record->has_freed, "freedBytes", SD_JSON_BUILD_UNSIGNED(record->freed)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->reason != END_NONE, "reason",
+                                             SD_JSON_BUILD_STRING(reasons[record->reason])));
 }
 
 static int format_bare(EventKind kind, uint64_t sequence, sd_json_variant **ret) {

@@ -21,7 +21,9 @@ typedef enum EventKind {
         EVENT_GAP,
         EVENT_VM_REGISTERED,
         EVENT_VM_ATTACHED,
+        EVENT_SUCCESSOR_NAMED,
         EVENT_VMM_EXITED,
+        EVENT_VM_EXPIRED,
         EVENT_VM_UNREGISTERED,
         EVENT_BACKING_ALLOCATED,
         EVENT_BACKING_ADOPTED,
@@ -37,6 +39,16 @@ typedef enum EventKind {
         _EVENT_KIND_MAX,
 } EventKind;
 
+/* Why a VM or a backing has ended. The order is that of the enum EndReason on the wire. */
+typedef enum EndReason {
+        END_NONE, /* it has not */
+        END_REQUESTED,
+        END_VMM_EXITED,
+        END_EXPIRED,
+        END_CANNOT_BE_BOUND,
+        _END_REASON_MAX,
+} EndReason;
+
 /* Borrowed; what does not apply is 0 or NULL. */
 typedef struct Event {
         EventKind kind;
@@ -49,6 +61,7 @@ typedef struct Event {
         const uid_t *peer;
         pid_t pid;
         const uint64_t *freed; /* bytes */
+        EndReason reason;
 } Event;
 
 typedef struct EventLog EventLog;

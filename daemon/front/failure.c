@@ -136,6 +136,16 @@ int fail_vm_in_use(Failure *f, const char *vm, pid_t pid) {
         return f->error;
 }
 
+int fail_hand_over_under_way(Failure *f, const char *vm, pid_t pid) {
+        *f = (Failure) { .error = API_E_VMInUse, .object = vm, .pid = pid, .hand_over = true };
+        return f->error;
+}
+
+int fail_fenced(Failure *f, const char *vm, const HolderReport *report) {
+        *f = (Failure) { .error = API_E_Fenced, .object = vm, .report = report };
+        return f->error;
+}
+
 int fail_not_supported(Failure *f, const char *feature) {
         *f = (Failure) { .error = API_E_NotSupported, .field = feature };
         return f->error;
@@ -281,6 +291,42 @@ static int reply_backing_in_use(sd_varlink *link, const Failure *f) {
                     STRING("vm", f->object), STRING("backing", f->backing), UNSIGNED("slots", f->slots));
 }
 
+/* At most so many are listed, and so many of these are in the sentence. */
+#define FENCE_LISTED_MAX 64U
+#define FENCE_NAMED_MAX  3U
+
+/* "process 71 (vhost-device), process 72 (cat) and 3 more" */
+static void name_holders(const HolderReport *report, char buffer[static 160]) {
+        size_t named = report->n_holders < FENCE_NAMED_MAX ? report->n_holders : FENCE_NAMED_MAX, n = 0;
+
+        for (size_t i = 0; i < named; i++)
+                n += (size_t) snprintf(buffer + n, 160 - n, "%sprocess %d (%s)", i > 0 ? ", " : "",
+                                       (int) report->holders[i].pid, report->holders[i].command);
+        if (report->n_holders > named)
+                snprintf(buffer + n, 160 - n, " and %zu more", report->n_holders - named);
+}
+
+static int reply_fenced(sd_varlink *link, const Failure *f) {
+        _cleanup_(sd_json_variant_unrefp) sd_json_variant *holders = NULL;
+        const HolderReport *report = f->report;
+        char names[160];
+        int r;
+
+        for (size_t i = 0; i < report->n_holders && i < FENCE_LISTED_MAX; i++) {
+                r = sd_json_variant_append_arraybo(&holders, UNSIGNED("pid", (uint64_t) report->holders[i].pid),
+                                                   STRING("command", report->holders[i].command));
+                if (r < 0)
+                        return sd_varlink_error_errno(link, r);
+        }
+        name_holders(report, names);
+        return SEND(
+                link, f,
+                ("VM %s is fenced, since its memory is still open or mapped: by %s. End them, or have them let go of it, and attach again. ListHolders says what each has.",
+                 f->object, names),
+                STRING("vm", f->object), SD_JSON_BUILD_PAIR_VARIANT("holders", holders),
+                UNSIGNED("count", report->n_holders), UNSIGNED("unreadable", report->n_unreadable));
+}
+
 static int reply_not_sealed(sd_varlink *link, const Failure *f) {
         char *missing[3] = {};
         size_t n = 0;
@@ -320,7 +366,15 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                 return reply_name_conflict(link, f);
         case API_E_BackingInUse:
                 return reply_backing_in_use(link, f);
+        case API_E_Fenced:
+                return reply_fenced(link, f);
         case API_E_VMInUse:
+                if (f->hand_over)
+                        return SEND(
+                                link, f,
+                                ("VM %s is being handed over already: its former VMM, process %d, has not exited yet. Wait until it has.",
+                                 f->object, (int) f->pid),
+                                STRING("vm", f->object), UNSIGNED("pid", (uint64_t) f->pid));
                 return SEND(
                         link, f,
                         ("A living VMM, process %d, is attached to VM %s. Stop it first.", (int) f->pid, f->object),

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 #include <systemd/sd-varlink.h>
 
+#include "core/holder.h"
 #include "core/slot.h"
 #include "core/vm.h"
 
@@ -37,6 +38,8 @@ typedef struct Failure {
         int node;
         size_t slots;
         pid_t pid;
+        const HolderReport *report; /* Fenced */
+        bool hand_over;             /* VMInUse: pid is the outgoing VMM's */
         uid_t peer;
         unsigned seals; /* NotSealed: those that are missing */
         int errnum;     /* HostFailure: positive */
@@ -65,6 +68,10 @@ int fail_backing_in_use(Failure *f, const Backing *backing, pid_t pid);
 /* By that many slots of another VM. */
 int fail_backing_in_use_by(Failure *f, const Backing *backing, const VM *peer, size_t slots);
 int fail_vm_in_use(Failure *f, const char *vm, pid_t pid);
+/* pid: the VMM that hands it over and has not exited yet. */
+int fail_hand_over_under_way(Failure *f, const char *vm, pid_t pid);
+/* report: the processes that are in the way, each once; borrowed until the reply is written. */
+int fail_fenced(Failure *f, const char *vm, const HolderReport *report);
 int fail_not_supported(Failure *f, const char *feature);
 /* errnum may be negative, as a return value is. */
 int fail_host(Failure *f, const char *operation, int errnum);

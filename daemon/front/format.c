@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 #include "core/cleanup.h"
 #include "front/format.h"
@@ -33,7 +34,7 @@ SlotView slot_view(const VM *vm, const SlotSpec *spec) {
                 .offset = spec->offset,
                 .guest_memfd_offset = spec->guest_memfd_offset,
                 .backing = spec->backing ? spec->backing->name : NULL,
-                .backing_vm = spec->backing && spec->backing->vm != vm ? spec->backing->vm->name : NULL,
+                .backing_vm = spec->backing && spec->backing->vm != vm_whole(vm) ? spec->backing->vm->name : NULL,
                 .guest_memfd = spec->guest_memfd ? spec->guest_memfd->name : NULL,
         };
 }
@@ -47,9 +48,22 @@ static uint64_t vm_resident(Service *service, VM *vm) {
         return sum;
 }
 
+static uint64_t now_usec(clockid_t clock) {
+        struct timespec now;
+
+        clock_gettime(clock, &now);
+        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* As the two clocks stand now. */
+static uint64_t boot_to_real_time(uint64_t usec) {
+        return now_usec(CLOCK_REALTIME) + usec - now_usec(CLOCK_BOOTTIME);
+}
+
 int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
         sd_id128_t uuid;
-        pid_t pid = service_vmm_pid(vm);
+        pid_t pid = service_vmm_pid(vm), successor = service_successor_pid(vm);
+        pid_t outgoing = vm->outgoing ? service_vmm_pid(vm->outgoing) : 0;
 
         for (size_t i = 0; i < sizeof(uuid.bytes); i++)
                 uuid.bytes[i] = vm->uuid[i];
@@ -57,8 +71,14 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
                               SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
                               UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
                               STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
+                              UNSIGNED_IF(vm->retain_usec > 0, "retainUSec", vm->retain_usec),
+                              UNSIGNED_IF(vm->retained_until_usec > 0, "retainedUntilUSec",
+                                          boot_to_real_time(vm->retained_until_usec)),
+                              BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
                               STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
                               STRING("type", vm_type_word(vm->type)), UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                              UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
+                              UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing),
                               UNSIGNED("backings", vm->n_backings), UNSIGNED("slots", slot_count(vm)),
                               UNSIGNED("promisedBytes", vm->promised_bytes),
                               UNSIGNED("residentBytes", vm_resident(service, vm)));
@@ -179,6 +199,8 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                           numa_policy_word(backing->numa_policy)),
                 VARIANT_IF(nodes != NULL, "numaNodes", nodes),
                 UNSIGNED("residentBytes", service_resident(service, backing)), UNSIGNED("slots", backing->n_slots),
+                SD_JSON_BUILD_PAIR_CONDITION(backing->kind == BACKING_GUEST_MEMFD, "bindable",
+                                             SD_JSON_BUILD_BOOLEAN(!backing_is_orphan(backing))),
                 VARIANT_IF(shares != NULL, "shares", shares), SD_JSON_BUILD_PAIR_VARIANT("survival", survival));
 }
 
@@ -218,8 +240,9 @@ static int format_conflict(const Conflict *c, sd_json_variant **ret) {
 
         snprintf(device, sizeof(device), "%u:%u", major(c->dev), minor(c->dev));
         return sd_json_buildo(
-                ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name), UNSIGNED("slotId", c->id),
-                UNSIGNED("addressSpace", c->as_id), UNSIGNED("guestPhysAddr", c->gpa),
+                ret, STRING("rule", slot_rule_word(c->rule)), STRING("vm", c->vm->name),
+                SD_JSON_BUILD_PAIR_CONDITION(c->vm->heir != NULL, "outgoing", SD_JSON_BUILD_BOOLEAN(true)),
+                UNSIGNED("slotId", c->id), UNSIGNED("addressSpace", c->as_id), UNSIGNED("guestPhysAddr", c->gpa),
                 UNSIGNED("requestedGuestPhysAddr", c->requested_gpa), UNSIGNED("size", c->size),
                 STRING_IF(backing != NULL, "backing", backing ? backing->name : NULL),
                 STRING_IF(backing != NULL, "backingVM", backing ? backing->vm->name : NULL),

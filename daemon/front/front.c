@@ -34,6 +34,15 @@ bool call_may_see(const Call *call, const VM *vm) {
         return call->uid == 0 || call->uid == vm->owner;
 }
 
+VM *call_declaring_vm(const Call *call) {
+        VM *outgoing = call->vm->outgoing;
+        pid_t pid;
+
+        if (!outgoing || sd_varlink_get_peer_pid(call->link, &pid) < 0)
+                return call->vm;
+        return pid == service_vmm_pid(outgoing) ? outgoing : call->vm;
+}
+
 int find_backing(VM *vm, const char *name, Backing **ret, Failure *f) {
         *ret = vm_find_backing(vm, name);
         return *ret ? 0 : fail_no_such_backing(f, vm->name, name);

@@ -50,6 +50,7 @@ static void enter_vm(Stream *stream, const VM *vm) {
         strcpy(stream->vm, vm->name);
         stream->backing[0] = 0;
         stream->in_vm = false;
+        stream->in_outgoing = false;
 }
 
 static int finish(const char *field, sd_json_variant *array, sd_json_variant **ret) {
@@ -166,6 +167,23 @@ static Slot *next_in_range(Stream *stream, VM *vm) {
         return NULL;
 }
 
+static Slot *next_in_part(Stream *stream, VM *part) {
+        return stream->has_range ? next_in_range(stream, part) : next_by_id(stream, part);
+}
+
+/* The slots of the outgoing part come behind the VM's own. */
+static Slot *next_in_vm(Stream *stream, VM *vm) {
+        Slot *slot = stream->in_outgoing ? NULL : next_in_part(stream, vm);
+
+        if (slot || !vm->outgoing)
+                return slot;
+        if (!stream->in_outgoing) {
+                stream->in_outgoing = true;
+                stream->in_vm = false;
+        }
+        return next_in_part(stream, vm->outgoing);
+}
+
 static Slot *next_slot(Stream *stream) {
         Slot *slot;
         VM *vm;
@@ -173,7 +191,7 @@ static Slot *next_slot(Stream *stream) {
         vm = stream->vm[0] ? registry_find_vm(stream->front->registry, stream->vm) : NULL;
         for (;;) {
                 if (vm) {
-                        slot = stream->has_range ? next_in_range(stream, vm) : next_by_id(stream, vm);
+                        slot = next_in_vm(stream, vm);
                         if (slot)
                                 return slot;
                 }
@@ -206,8 +224,10 @@ static int append_slot(sd_json_variant **array, const Slot *slot) {
         r = format_slot(&view, &inner);
         if (r < 0)
                 return r;
-        return sd_json_variant_append_arraybo(array, SD_JSON_BUILD_PAIR_STRING("vm", slot->vm->name),
-                                              SD_JSON_BUILD_PAIR_VARIANT("slot", inner));
+        return sd_json_variant_append_arraybo(
+                array, SD_JSON_BUILD_PAIR_STRING("vm", slot->vm->name),
+                SD_JSON_BUILD_PAIR_CONDITION(slot->vm->heir != NULL, "outgoing", SD_JSON_BUILD_BOOLEAN(true)),
+                SD_JSON_BUILD_PAIR_VARIANT("slot", inner));
 }
 
 static int fill_slots(Stream *stream, sd_json_variant **ret, bool *ret_last) {

@@ -98,6 +98,7 @@ int op_set_memory_attributes(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
+        call->vm = call_declaring_vm(call);
         r = set_attributes(call, &p, &before, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);

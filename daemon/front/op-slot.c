@@ -60,7 +60,7 @@ static uint32_t parse_flags(sd_json_variant *flags) {
 /* A slot may show another VM's backing only if the caller owns that VM too, or if the backing is shared with the
  * slot's VM; or else it could occupy the other's guest frames. Whoever may not is not told whether there is one. */
 static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, Failure *f) {
-        VM *vm = call->vm;
+        VM *vm = vm_whole(call->vm);
 
         if (p->backing_vm) {
                 vm = registry_find_vm(call->registry, p->backing_vm);
@@ -68,7 +68,7 @@ static int find_shared_side(Call *call, const SlotParameters *p, Backing **ret, 
                         return fail_no_such_vm(f, p->backing_vm);
                 if (!call_may_see(call, vm)) {
                         *ret = vm_find_backing(vm, p->backing);
-                        return *ret && backing_is_shared_with(*ret, call->vm) ?
+                        return *ret && backing_is_shared_with(*ret, vm_whole(call->vm)) ?
                                        0 :
                                        fail_not_permitted_vm(f, vm->name, call->uid);
                 }
@@ -98,7 +98,7 @@ static int resolve_slot(Call *call, const SlotParameters *p, SlotSpec *ret, Fail
                 if (r != 0)
                         return r;
         }
-        return p->guest_memfd ? find_backing(call->vm, p->guest_memfd, &ret->guest_memfd, f) : 0;
+        return p->guest_memfd ? find_backing(vm_whole(call->vm), p->guest_memfd, &ret->guest_memfd, f) : 0;
 }
 
 /* Returns 0, API_E_…, or negative; *ret_bad is the field that could not be read, if any. */
@@ -201,6 +201,7 @@ int op_set_slot(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
+        call->vm = call_declaring_vm(call);
         r = parse_slot(call, p.slot, &spec, &f, &bad);
         if (r != 0)
                 return reply_parse_error(call, r, &f, bad);
@@ -323,6 +324,7 @@ static int set_or_check(Call *call, bool apply) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
+        call->vm = call_declaring_vm(call);
         r = batch_parse(call, p.slots, &batch, &f, &bad);
         if (r != 0)
                 return reply_parse_error(call, r, &f, bad);

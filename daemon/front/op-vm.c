@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* RegisterVM, AttachVM, UnregisterVM. */
+/* RegisterVM, AttachVM, HandOverVM, UnregisterVM. */
 
+#include <inttypes.h>
 #include <string.h>
 #include <systemd/sd-id128.h>
 
@@ -15,10 +16,27 @@
 typedef struct RegisterParameters {
         const char *name, *uuid, *exit_policy, *alias_policy, *type;
         uint32_t owner;
+        uint64_t retain_usec;   /* UNSAID: not given */
+        int retain_guest_memfd; /* negative: not given */
 } RegisterParameters;
+
+#define UNSAID UINT64_MAX
+
+/* What was said, and not what it falls back to. */
+static int check_retention(const RegisterParameters *p, ExitPolicy exit_policy, Failure *f) {
+        if (p->retain_usec != UNSAID && p->retain_usec > RETAIN_USEC_MAX)
+                return fail_invalid_value(f, "retainUSec", p->retain_usec, 0, RETAIN_USEC_MAX, 0);
+        if (exit_policy == EXIT_POLICY_RETAIN)
+                return 0;
+        if (p->retain_usec != UNSAID && p->retain_usec > 0)
+                return fail_not_supported(f, "retainUSec needs the exit policy retain");
+        return p->retain_guest_memfd > 0 ? fail_not_supported(f, "retainGuestMemfd needs the exit policy retain") : 0;
+}
 
 typedef struct Policies {
         ExitPolicy exit_policy;
+        uint64_t retain_usec;
+        bool retain_guest_memfd;
         AliasPolicy alias_policy;
 } Policies;
 
@@ -29,8 +47,9 @@ static Policies unsaid_policies(const Call *call, const char *name) {
         const VM *known = registry_find_vm(call->registry, name);
 
         if (known)
-                return (Policies) { known->exit_policy, known->alias_policy };
-        return (Policies) { settings->exit_policy, settings->alias_policy };
+                return (Policies) { known->exit_policy, known->retain_usec, known->retain_guest_memfd,
+                                    known->alias_policy };
+        return (Policies) { .exit_policy = settings->exit_policy, .alias_policy = settings->alias_policy };
 }
 
 /* The IDL has checked the words already; the names and the owner are ours to check. */
@@ -53,11 +72,14 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 .has_uuid = p->uuid != NULL,
                 .owner = p->owner,
                 .exit_policy = (ExitPolicy) exit_policy_of(p->exit_policy, (int) fallback.exit_policy),
+                .retain_usec = p->retain_usec == UNSAID ? fallback.retain_usec : p->retain_usec,
+                .retain_guest_memfd = p->retain_guest_memfd < 0 ? fallback.retain_guest_memfd :
+                                                                  p->retain_guest_memfd > 0,
                 .alias_policy = (AliasPolicy) alias_policy_of(p->alias_policy, (int) fallback.alias_policy),
                 .type = (VMType) vm_type_of(p->type, VM_TYPE_UNDECLARED),
         };
         memcpy(ret->uuid, uuid.bytes, sizeof(ret->uuid));
-        return 0;
+        return check_retention(p, ret->exit_policy, f);
 }
 
 /* present and requested value of the field that vm_differs() named */
@@ -71,6 +93,12 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
         } else if (strcmp(field, "exitPolicy") == 0)
                 return fail_vm_differs(f, vm, field, exit_policy_word(vm->exit_policy),
                                        exit_policy_word(spec->exit_policy));
+        else if (strcmp(field, "retainUSec") == 0) {
+                snprintf(present, sizeof(present), "%" PRIu64, vm->retain_usec);
+                snprintf(requested, sizeof(requested), "%" PRIu64, spec->retain_usec);
+        } else if (strcmp(field, "retainGuestMemfd") == 0)
+                return fail_vm_differs(f, vm, field, vm->retain_guest_memfd ? "true" : "false",
+                                       spec->retain_guest_memfd ? "true" : "false");
         else if (strcmp(field, "aliasPolicy") == 0)
                 return fail_vm_differs(f, vm, field, alias_policy_word(vm->alias_policy),
                                        alias_policy_word(spec->alias_policy));
@@ -113,8 +141,28 @@ static int reply_vm(Call *call, VM *vm, const bool *created) {
                 SD_JSON_BUILD_PAIR_CONDITION(created != NULL, "created", SD_JSON_BUILD_BOOLEAN(created && *created)));
 }
 
+/* Whoever has hung up meanwhile is not told. */
+static void reply_attached(int r, const AttachResult *result, const Failure *f, void *userdata) {
+        _cleanup_(sd_varlink_unrefp) sd_varlink *link = userdata;
+        _cleanup_json_ sd_json_variant *object = NULL;
+        Front *front;
+
+        if (!link)
+                return;
+        front = sd_varlink_get_userdata(link);
+        if (r == 0)
+                r = format_vm(front->service, result->vm, &object);
+        if (r != 0) {
+                (void) failure_reply(link, r, f);
+                return;
+        }
+        (void) sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_VARIANT("vm", object),
+                                  SD_JSON_BUILD_PAIR_CONDITION(result->unreadable > 0, "unreadable",
+                                                               SD_JSON_BUILD_UNSIGNED(result->unreadable)));
+}
+
 int op_register_vm(Call *call) {
-        RegisterParameters p = { .owner = call->uid };
+        RegisterParameters p = { .owner = call->uid, .retain_usec = UNSAID, .retain_guest_memfd = -1 };
         const sd_json_dispatch_field table[] = {
                 { "name", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, name),
                   SD_JSON_MANDATORY },
@@ -124,6 +172,10 @@ int op_register_vm(Call *call) {
                   SD_JSON_NULLABLE },
                 { "exitPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
                   offsetof(RegisterParameters, exit_policy), SD_JSON_NULLABLE },
+                { "retainUSec", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64,
+                  offsetof(RegisterParameters, retain_usec), SD_JSON_NULLABLE },
+                { "retainGuestMemfd", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_tristate,
+                  offsetof(RegisterParameters, retain_guest_memfd), SD_JSON_NULLABLE },
                 { "aliasPolicy", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string,
                   offsetof(RegisterParameters, alias_policy), SD_JSON_NULLABLE },
                 { "type", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(RegisterParameters, type),
@@ -164,27 +216,53 @@ static int vmm_pidfd(Call *call, uint64_t index, Failure *f, int *ret_pidfd) {
         return 0;
 }
 
+typedef struct AttachParameters {
+        const char *vm;
+        uint64_t pidfd;
+} AttachParameters;
+
+static const sd_json_dispatch_field attach_table[] = {
+        { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AttachParameters, vm),
+          SD_JSON_MANDATORY },
+        { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(AttachParameters, pidfd),
+          SD_JSON_NULLABLE },
+        {},
+};
+
 int op_attach_vm(Call *call) {
-        struct {
-                const char *vm;
-                uint64_t pidfd;
-        } p = { .pidfd = NO_FD };
-        const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
-                  SD_JSON_MANDATORY },
-                { "pidFileDescriptor", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint64, offsetof(typeof(p), pidfd),
-                  SD_JSON_NULLABLE },
-                {},
-        };
+        AttachParameters p = { .pidfd = NO_FD };
+        sd_varlink *waiting;
         Failure f = {};
         int pidfd = -EBADF, r;
+        bool later = false;
 
-        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        r = sd_varlink_dispatch(call->link, call->parameters, attach_table, &p);
         if (r != 0)
                 return r;
         r = vmm_pidfd(call, p.pidfd, &f, &pidfd);
+        /* No reply must be sent to a call that wants none: it would be that to the next one. */
+        waiting = call->oneway ? NULL : sd_varlink_ref(call->link);
         if (r == 0)
-                r = service_attach(call->service, call->vm, pidfd, call->uid, &f);
+                r = service_attach(call->service, call->vm, pidfd, call->uid, reply_attached, waiting, &later, &f);
+        if (r == 0 && later)
+                return 0;
+        sd_varlink_unref(waiting);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
+        return reply_vm(call, call->vm, /* created= */ NULL);
+}
+
+int op_hand_over_vm(Call *call) {
+        AttachParameters p = { .pidfd = NO_FD };
+        Failure f = {};
+        int pidfd = -EBADF, r;
+
+        r = sd_varlink_dispatch(call->link, call->parameters, attach_table, &p);
+        if (r != 0)
+                return r;
+        r = call_peek_fd(call, p.pidfd, &f, &pidfd);
+        if (r == 0)
+                r = service_hand_over(call->service, call->vm, pidfd, call->uid, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         return reply_vm(call, call->vm, /* created= */ NULL);

@@ -79,7 +79,10 @@ static void say_guest_memfd(const Reason *r) {
 }
 
 static void say_foreign_guest_memfd(const Reason *r) {
-        fprintf(r->out, "%s is of VM %s", r->spec->guest_memfd->name, r->spec->guest_memfd->vm->name);
+        const Backing *file = r->spec->guest_memfd;
+
+        fprintf(r->out, "%s is of %sVM %s", file->name, file->vm == vm_whole(r->vm) ? "another VMM of " : "",
+                file->vm->name);
 }
 
 static void say_memory_size(const Reason *r) {
@@ -162,8 +165,8 @@ static void say_conflict(const Reason *r, const Conflict *c) {
                 fprintf(r->out, " that it would show at 0x%" PRIx64 " is already at guest address 0x%" PRIx64,
                         c->requested_gpa, c->gpa);
         }
-        fprintf(r->out, " in slot %" PRIu32 " of VM %s%s", c->id, c->vm->name,
-                r->verdict->n_conflicts > 1 ? ", and more" : "");
+        fprintf(r->out, " in slot %" PRIu32 " of %sVM %s%s", c->id, c->vm->heir ? "the outgoing VMM of " : "",
+                c->vm->name, r->verdict->n_conflicts > 1 ? ", and more" : "");
 }
 
 /* ---- what KVM says, and what to do ---- */

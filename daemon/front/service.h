@@ -44,9 +44,24 @@ Custody service_custody(Service *service);
 pid_t service_vmm_pid(const VM *vm);
 /* *ret_created is false if *ret is the VM of that name, whoever owns it and whatever it is like. */
 int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f);
+/* Whom the VMM has named as its successor, if that process lives, or 0. For people. */
+pid_t service_successor_pid(const VM *vm);
+/* Names the process behind pidfd (borrowed), which may take over then; negative: nobody. peer: the uid of the caller. */
+int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);
+/* What an attempt to attach has come to. */
+typedef struct AttachResult {
+        VM *vm;
+        size_t unreadable; /* processes that could not be looked at: each may have the memory */
+} AttachResult;
+
+/* Tells what was not known at once: 0, API_E_… or a negative errno, as below. All is borrowed; result is NULL if there
+ * is none. */
+typedef void (*AttachDone)(int r, const AttachResult *result, const Failure *f, void *userdata);
+
 /* Makes the process behind pidfd (borrowed) the VM's VMM; a success as well if it is already. peer: the uid of the
- * caller. */
-int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);
+ * caller. On 0 *ret_later says whether that is still to be found out: done is called then, from the event loop. */
+int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, AttachDone done, void *userdata, bool *ret_later,
+                   Failure *f);
 /* Releases all backings and frees the VM. */
 int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f);
 
@@ -94,5 +109,5 @@ int service_scan_holders(Service *service, const HolderFile *files, size_t n_fil
                          void *userdata, HolderScan **ret);
 /* Takes the question back: done will not be called. Accepts NULL, returns NULL. */
 HolderScan *service_cancel_scan(HolderScan *scan);
-/* Whether the process that was found is the VM's VMM. */
+/* Whether the process that was found is the VM's VMM, or the outgoing one. */
 bool service_is_vmm(const VM *vm, const Holder *holder);

@@ -37,6 +37,52 @@ static void test_size(void **state) {
                 assert_int_equal(arguments_size("x", wrong[i], &size), EXIT_USAGE);
 }
 
+static void test_time(void **state) {
+        static const char *const wrong[] = { "",          "0",  "0s", "-1", "1 s", "1m",    "1us",
+                                             "1.5h",      "1S", "s",  "x",  "+1",  "1min ", "18446744073709551615",
+                                             "106751992d" };
+        uint64_t usec;
+
+        (void) state;
+        assert_int_equal(arguments_time("x", "90", &usec), EXIT_OK);
+        assert_int_equal(usec, 90000000);
+        assert_int_equal(arguments_time("x", "1ms", &usec), EXIT_OK);
+        assert_int_equal(usec, 1000);
+        assert_int_equal(arguments_time("x", "2min", &usec), EXIT_OK);
+        assert_int_equal(usec, 120000000);
+        assert_int_equal(arguments_time("x", "36525d", &usec), EXIT_OK);
+        assert_true(usec == UINT64_C(3155760000000000));
+        for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+                assert_int_equal(arguments_time("x", wrong[i], &usec), EXIT_USAGE);
+}
+
+static void test_duration(void **state) {
+        static const struct {
+                uint64_t usec;
+                const char *text;
+        } cases[] = {
+                { 0, "0ms" },
+                { 999999, "999ms" },
+                { 1000000, "1s" },
+                { 59999999, "59s" },
+                { 60000000, "1min" },
+                { 90000000, "1min 30s" },
+                { 3600000000, "1h" },
+                { 3601000000, "1h" },
+                { 86399000000, "23h 59min" },
+                { 86400000000, "1d" },
+                { UINT64_C(3155760000000000), "36525d" },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                char *text = format_duration(cases[i].usec);
+
+                assert_string_equal(text, cases[i].text);
+                free(text);
+        }
+}
+
 static void test_range(void **state) {
         static const char *const wrong[] = {
                 "",    "0x", "x", "+1", "1+", "0x1+0x", "0x1+1Q", "0x1 +1", "0xg0", "0x1+-1", "0x10000000000000000",
@@ -194,9 +240,10 @@ static void test_format(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_size),    cmocka_unit_test(test_range),  cmocka_unit_test(test_numa),
-                cmocka_unit_test(test_options), cmocka_unit_test(test_memory), cmocka_unit_test(test_filling_in),
-                cmocka_unit_test(test_finding), cmocka_unit_test(test_format),
+                cmocka_unit_test(test_size),     cmocka_unit_test(test_range),      cmocka_unit_test(test_time),
+                cmocka_unit_test(test_duration), cmocka_unit_test(test_numa),       cmocka_unit_test(test_options),
+                cmocka_unit_test(test_memory),   cmocka_unit_test(test_filling_in), cmocka_unit_test(test_finding),
+                cmocka_unit_test(test_format),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

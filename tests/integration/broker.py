@@ -111,15 +111,17 @@ class Daemon:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def check_fds(self):
-        """It holds one file descriptor for each backing, a pidfd and the mappings of each living VMM, and no other since
-        it started. The mappings may be closed to an ordinary user."""
+        """It holds one file descriptor for each backing, a pidfd and the mappings of each living VMM, a pidfd of each
+        successor, and no other since it started. The mappings may be closed to an ordinary user."""
         for client in self.clients:
             client.close()
         with Client(self.path, self.contract) as client:
             host = client.call("GetHost")
-            attached = [vm for vm in client.listed("ListVMs") if vm["state"] == "attached"]
-        least = self.baseline + host["backings"] + len(attached)
-        wanted = range(least, least + len(attached) + 1)
+            vms = client.listed("ListVMs")
+        vmms, successors = (sum(vm.get(field) is not None for vm in vms for field in fields)
+                            for fields in [("pid", "outgoingPID"), ("successorPID",)])
+        least = self.baseline + host["backings"] + vmms + successors
+        wanted = range(least, least + vmms + 1)
         deadline = time.monotonic() + 5
         while self.count_fds() not in wanted:
             if time.monotonic() > deadline:

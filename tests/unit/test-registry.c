@@ -81,6 +81,12 @@ static void vm_that_differs(void **state) {
         spec.exit_policy = EXIT_POLICY_RELEASE;
         spec.alias_policy = ALIAS_POLICY_OBSERVE;
         assert_string_equal(vm_differs(f.vm, &spec), "aliasPolicy");
+        spec.retain_guest_memfd = true;
+        assert_string_equal(vm_differs(f.vm, &spec), "retainGuestMemfd");
+        spec.retain_usec = 1;
+        assert_string_equal(vm_differs(f.vm, &spec), "retainUSec");
+        spec.retain_usec = 0;
+        spec.retain_guest_memfd = false;
         spec.alias_policy = ALIAS_POLICY_ENFORCE;
         spec.type = VM_TYPE_SNP;
         assert_string_equal(vm_differs(f.vm, &spec), "type");
@@ -260,6 +266,33 @@ static void detach_withdraws_slots(void **state) {
         assert_int_equal(f.ram->n_slots, 0);
         assert_int_equal(f.vm->n_backings, 2);
         assert_ok(f.peer, .size = P, .hva = HVA);
+}
+
+static void first_vm_to_expire(void **state) {
+        (void) state;
+        assert_null(registry_first_to_expire(f.registry));
+        vm_set_retained_until(f.vm, 7);
+        assert_ptr_equal(registry_first_to_expire(f.registry), f.vm);
+        vm_set_retained_until(f.peer, 5);
+        assert_ptr_equal(registry_first_to_expire(f.registry), f.peer);
+        vm_set_retained_until(f.peer, 0);
+        assert_ptr_equal(registry_first_to_expire(f.registry), f.vm);
+}
+
+static void attached_vm_does_not_expire(void **state) {
+        (void) state;
+        vm_set_retained_until(f.vm, 7);
+        assert_int_equal(vm_attach(f.vm, 1), 0);
+        assert_null(registry_first_to_expire(f.registry));
+}
+
+static void orphaned_guest_memfd(void **state) {
+        (void) state;
+        assert_false(backing_is_orphan(f.gmem));
+        backing_orphan(f.gmem);
+        assert_true(backing_is_orphan(f.gmem));
+        assert_kvm_refuses(f.vm, RULE_FOREIGN_GUEST_MEMFD, EINVAL, .flags = SLOT_GUEST_MEMFD, .size = P, .hva = HVA,
+                           .guest_memfd = f.gmem);
 }
 
 static void detached_vm_is_by_itself(void **state) {
@@ -491,11 +524,11 @@ static void share_that_ends_leaves_the_others(void **state) {
 static void shown_by_another_vm(void **state) {
         (void) state;
         assert_ok(f.vm, .size = P, .hva = HVA, .backing = f.ram);
-        assert_false(backing_is_shown_by_other(f.ram));
+        assert_null(backing_shown_by_other(f.ram));
         assert_ok(f.peer, .size = P, .hva = HVA, .backing = f.ram, .offset = P);
-        assert_true(backing_is_shown_by_other(f.ram));
+        assert_ptr_equal(backing_shown_by_other(f.ram), f.peer);
         vm_withdraw_slots(f.peer);
-        assert_false(backing_is_shown_by_other(f.ram));
+        assert_null(backing_shown_by_other(f.ram));
 }
 
 int main(void) {
@@ -521,6 +554,9 @@ int main(void) {
                 TEST(attach_to_another_process),
                 TEST(detach_withdraws_slots),
                 TEST(detached_vm_is_by_itself),
+                TEST(first_vm_to_expire),
+                TEST(attached_vm_does_not_expire),
+                TEST(orphaned_guest_memfd),
                 TEST(new_backing),
                 TEST(backing_of_a_taken_name),
                 TEST(backing_of_a_known_file),

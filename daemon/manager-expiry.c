@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* VMs that are retained for a time. The time is in the VM itself, by the clock that nobody sets; here is one timer, for
+ * the first of them. */
+
+#include <string.h>
+#include <time.h>
+
+#include "manager-private.h"
+
+static uint64_t now_usec(void) {
+        struct timespec now;
+
+        clock_gettime(CLOCK_BOOTTIME, &now);
+        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* One whose memory another VM shows is kept for it, as when its VMM exits; it has no end any more, and the event says
+ * because of whom. */
+static void expire(Manager *manager, VM *vm) {
+        VM *peer = NULL;
+
+        vm_set_retained_until(vm, 0);
+        (void) manager_shown_elsewhere(vm, &peer);
+        front_publish(manager->front, &(Event) { .kind = EVENT_VM_EXPIRED, .vm = vm, .peer_vm = peer });
+        if (!peer)
+                (void) manager_drop_vm(manager, vm, END_EXPIRED);
+}
+
+static int on_expiry(sd_event_source *source, uint64_t usec, void *userdata) {
+        Manager *manager = userdata;
+        uint64_t now = now_usec();
+        VM *vm;
+
+        (void) source;
+        (void) usec;
+        while ((vm = registry_first_to_expire(manager->registry)) && vm->retained_until_usec <= now)
+                expire(manager, vm);
+        manager_watch_expiry(manager);
+        return 0;
+}
+
+int manager_expiry_open(Manager *manager) {
+        int r;
+
+        r = sd_event_add_time(manager->event, &manager->expiry, CLOCK_BOOTTIME, UINT64_MAX, /* accuracy= */ 0,
+                              on_expiry, manager);
+        return r < 0 ? r : sd_event_source_set_enabled(manager->expiry, SD_EVENT_OFF);
+}
+
+void manager_watch_expiry(Manager *manager) {
+        const VM *first = registry_first_to_expire(manager->registry);
+        int r;
+
+        if (!first)
+                return;
+        r = sd_event_source_set_time(manager->expiry, first->retained_until_usec);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(manager->expiry, SD_EVENT_ONESHOT);
+        if (r < 0)
+                fprintf(stderr, "privmemd: no timer for VM %s, which stays until it is unregistered: %s\n",
+                        first->name, strerror(-r));
+}
+
+void manager_retain(Manager *manager, VM *vm) {
+        if (vm->retain_usec == 0)
+                return;
+        vm_set_retained_until(vm, now_usec() + vm->retain_usec);
+        manager_watch_expiry(manager);
+}
