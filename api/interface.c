@@ -440,6 +440,15 @@ static SD_VARLINK_DEFINE_ERROR(
                 DOC("One for each slot asked for."),
                 FIELD_OF(verdicts, Verdict, ARRAY));
 static SD_VARLINK_DEFINE_ERROR(
+                CustodyFull,
+                MESSAGE,
+                DOC("What is full: ledger, bag, or fds in flight."),
+                FIELD(what, STRING, 0),
+                DOC("The errno of the kernel."),
+                FIELD(errno, INT, 0),
+                DOC("Its name, such as ENOSPC."),
+                FIELD(errnoName, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(
                 HostFailure,
                 MESSAGE,
                 DOC("What privmemd was doing."),

@@ -24,6 +24,10 @@ static const char help[] = "privmemd [OPTIONS...]\n"
                            "                 passes; else on /run/privmemd/" PRIVMEMD_INTERFACE ",\n"
                            "                 or as an ordinary user on the same name below\n"
                            "                 $XDG_RUNTIME_DIR\n"
+                           "  --ledger=DIRECTORY\n"
+                           "                 Without a service manager that keeps file descriptors, keep the\n"
+                           "                 ledger there; else beside the usual socket, if that is used.\n"
+                           "                 Empty: nowhere\n"
                            "  --config=PATH  Read the settings there, at the start and on SIGHUP; else from\n"
                            "                 " PRIVMEMD_CONF ", if it is there\n"
                            "  -h --help      Show this help\n"
@@ -31,6 +35,7 @@ static const char help[] = "privmemd [OPTIONS...]\n"
 
 typedef struct Options {
         const char *socket;
+        const char *ledger; /* NULL: beside the usual socket; empty: nowhere */
         const char *config; /* NULL: the usual place, where none need be */
 } Options;
 
@@ -38,11 +43,13 @@ typedef struct Options {
 static int parse_arguments(int argc, char *argv[], Options *ret) {
         enum {
                 OPTION_CONFIG = 256,
+                OPTION_LEDGER,
                 OPTION_SOCKET,
                 OPTION_VERSION,
         };
         static const struct option options[] = {
                 { "config", required_argument, NULL, OPTION_CONFIG },
+                { "ledger", required_argument, NULL, OPTION_LEDGER },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, OPTION_VERSION },
@@ -54,6 +61,9 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
                 switch (c) {
                 case OPTION_CONFIG:
                         ret->config = optarg;
+                        break;
+                case OPTION_LEDGER:
+                        ret->ledger = optarg;
                         break;
                 case OPTION_SOCKET:
                         ret->socket = optarg;
@@ -145,8 +155,9 @@ static int set_signals(sd_event *event) {
         return sd_event_set_signal_exit(event, true);
 }
 
-/* Makes the directory of the default socket; the caller frees *ret. */
-static int default_socket(char **ret) {
+/* Where the usual socket and the ledger are, made if need be; the caller frees *ret. -ENXIO: an ordinary user without
+ * XDG_RUNTIME_DIR. */
+static int runtime_directory(char **ret) {
         _cleanup_free_ char *directory = NULL;
         const char *runtime = "/run";
         bool is_root = geteuid() == 0;
@@ -160,6 +171,41 @@ static int default_socket(char **ret) {
                 return -ENOMEM;
         if (mkdir(directory, is_root ? 0755 : 0700) < 0 && errno != EEXIST)
                 return -errno;
+        *ret = TAKE_PTR(directory);
+        return 0;
+}
+
+/* What the service manager made for us, when it gives us sockets; *ret is NULL if the ledger is nowhere. */
+static int ledger_directory(const Options *options, bool sockets_passed, char **ret) {
+        const char *made = getenv("RUNTIME_DIRECTORY");
+
+        *ret = NULL;
+        if (options->ledger)
+                made = options->ledger[0] ? options->ledger : NULL;
+        else if (options->socket)
+                return 0;
+        else if (!sockets_passed && !made)
+                return runtime_directory(ret);
+        if (!made)
+                return 0;
+        *ret = strdup(made);
+        return *ret ? 0 : -ENOMEM;
+}
+
+static bool are_sockets_passed(const PassedFds *passed) {
+        for (size_t i = 0; i < passed->n; i++)
+                if (strcmp(passed->items[i].name, "varlink") == 0)
+                        return true;
+        return false;
+}
+
+static int usual_socket(char **ret) {
+        _cleanup_free_ char *directory = NULL;
+        int r;
+
+        r = runtime_directory(&directory);
+        if (r < 0)
+                return r;
         return asprintf(ret, "%s/" PRIVMEMD_INTERFACE, directory) < 0 ? -ENOMEM : 0;
 }
 
@@ -193,7 +239,7 @@ static int listen_somewhere(Front *front, PassedFds *passed, const char *path, c
                 if (r > 0)
                         return 0;
                 if (r == 0)
-                        r = default_socket(&chosen);
+                        r = usual_socket(&chosen);
         }
         if (r >= 0)
                 r = front_listen(front, chosen, geteuid() == 0 ? 0666 : 0600);
@@ -226,8 +272,8 @@ static void close_unused(PassedFds *passed) {
 }
 
 /* The settings come last: whoever has more than they allow keeps it. */
-static int start(const Options *options, sd_event *event, Reload *ret) {
-        _cleanup_free_ char *message = NULL;
+static int start(const Options *options, sd_event *event, PassedFds *passed, Reload *ret) {
+        _cleanup_free_ char *message = NULL, *directory = NULL;
         Config config;
         int r;
 
@@ -237,7 +283,14 @@ static int start(const Options *options, sd_event *event, Reload *ret) {
         if (r >= 0)
                 r = sd_event_set_watchdog(event, true);
         if (r >= 0)
-                r = manager_new(event, &ret->manager);
+                r = ledger_directory(options, are_sockets_passed(passed), &directory);
+        if (r >= 0) {
+                r = manager_new(event, passed, directory, &ret->manager);
+                if (r != 0) {
+                        message = strdup(manager_explain(r));
+                        r = r < 0 ? r : -EIO;
+                }
+        }
         if (r >= 0)
                 r = manager_configure(ret->manager, &config);
         if (r >= 0)
@@ -264,7 +317,7 @@ static int run(const Options *options) {
                 fprintf(stderr, "privmemd: cannot start: %s\n", strerror(-r));
                 return r;
         }
-        r = start(options, event, &reload);
+        r = start(options, event, &passed, &reload);
         if (r >= 0)
                 r = listen_somewhere(manager_front(reload.manager), &passed, options->socket, &made);
         if (r >= 0) {

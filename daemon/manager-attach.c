@@ -57,8 +57,8 @@ static int attach(Manager *manager, VM *vm, Process *process, Failure *f) {
                 return 0;
         if (vm->state == VM_ATTACHED && !vmm_is_successor(vm, process))
                 return fail_vm_in_use(f, vm->name, service_vmm_pid(vm));
-        r = vmm_new(manager, vm, process);
-        if (r < 0)
+        r = vmm_new(manager, vm, process, f);
+        if (r != 0)
                 return r;
         front_publish(manager->front, &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
         return 0;

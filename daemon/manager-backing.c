@@ -9,30 +9,18 @@
 #include "front/words.h"
 #include "manager-private.h"
 
-/* The manager's part of a backing: what backing->userdata points to. */
-typedef struct Holding {
-        int fd;
-        unsigned seals; /* F_SEAL_… */
-} Holding;
-
-static Holding *holding_free(Holding *holding) {
-        if (!holding)
-                return NULL;
-        safe_close(holding->fd);
-        free(holding);
-        return NULL;
-}
+/* The manager's part of a backing, backing->userdata, is its fd; one more, so that none is NULL. */
 
 int custody_fd(const Backing *backing) {
-        const Holding *holding = backing->userdata;
+        return backing->userdata ? (int) (intptr_t) backing->userdata - 1 : -EBADF;
+}
 
-        return holding->fd;
+static void set_fd(Backing *backing, int fd) {
+        backing->userdata = (void *) (intptr_t) (fd + 1);
 }
 
 unsigned service_seals(const Backing *backing) {
-        const Holding *holding = backing->userdata;
-
-        return holding->seals;
+        return backing->seals;
 }
 
 uint64_t service_resident(Service *service, const Backing *backing) {
@@ -51,25 +39,37 @@ int service_resident_range(Service *service, const Backing *backing, uint64_t of
         return memory_file_resident_range(&service->memory, custody_fd(backing), backing->kind, offset, size, ret);
 }
 
-int custody_enter(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret) {
-        Holding *holding;
+int custody_enter(Manager *manager, VM *vm, const BackingSpec *spec, int fd, Backing **ret, Failure *f) {
+        Backing *backing;
         int r;
 
-        holding = malloc(sizeof(*holding));
-        if (!holding)
-                return -ENOMEM;
-        r = backing_new(vm, spec, ret);
+        r = keeper_reserve(&manager->keeper, RECORD_SIZE_MAX, f);
+        if (r != 0)
+                return r;
+        r = backing_new(vm, spec, &backing);
+        if (r != 0)
+                return r < 0 ? r : -EIO;
+        r = keeper_put_fd(&manager->keeper, backing->id, fd, f);
         if (r != 0) {
-                free(holding);
+                (void) backing_release(backing);
                 return r;
         }
-        *holding = (Holding) { .fd = fd, .seals = seals };
-        (*ret)->userdata = holding;
+        STEP("enter.bag");
+        (void) record_backing(keeper_records(&manager->keeper), backing);
+        keeper_commit(&manager->keeper);
+        STEP("enter.ledger");
+        set_fd(backing, fd);
+        *ret = backing;
         return 0;
 }
 
+void custody_restore(Backing *backing, int fd) {
+        set_fd(backing, fd);
+}
+
 void custody_close(Backing *backing) {
-        backing->userdata = holding_free(backing->userdata);
+        safe_close(custody_fd(backing));
+        backing->userdata = NULL;
 }
 
 /* The memory is free once this returns, whoever still holds the file. What a write seal protects goes with its last
@@ -80,20 +80,40 @@ static uint64_t give_back(Service *service, Backing *backing) {
         return memory_file_punch(custody_fd(backing), 0, backing->size) < 0 ? 0 : resident;
 }
 
-uint64_t custody_leave(Service *service, Backing *backing, EndReason reason) {
-        Holding *holding = backing->userdata;
-        uint64_t freed = give_back(service, backing);
+static void unshare(Service *service, Backing *backing, VM *peer) {
+        backing_unshare(backing, peer);
+        front_publish(service->front, &(Event) {
+                                              .kind = EVENT_BACKING_RECLAIMED,
+                                              .vm = backing->vm,
+                                              .backing = backing,
+                                              .peer_vm = peer,
+                                      });
+}
 
+uint64_t custody_drop(Service *service, Backing *backing, EndReason reason) {
+        uint64_t freed = give_back(service, backing), id = backing->id;
+        int fd = custody_fd(backing);
+
+        STEP("leave.punched");
         while (backing->n_shares > 0)
-                service_reclaim(service, backing, backing->shares[0].vm);
+                unshare(service, backing, backing->shares[0].vm);
         front_publish(service->front, &(Event) { .kind = EVENT_BACKING_RELEASED,
                                                  .vm = backing->vm,
                                                  .backing = backing,
                                                  .freed = &freed,
                                                  .reason = reason });
         (void) backing_release(backing);
-        holding_free(holding);
+        keeper_forget_fd(&service->keeper, id);
+        safe_close(fd);
         return freed;
+}
+
+/* Were it the other way round, a ledger could name what is empty by now. */
+uint64_t custody_leave(Service *service, Backing *backing, EndReason reason) {
+        (void) record_backing_gone(keeper_records(&service->keeper), backing);
+        keeper_commit(&service->keeper);
+        STEP("leave.ledger");
+        return custody_drop(service, backing, reason);
 }
 
 /* The name is taken: by the same backing, which is a success, or by another. */
@@ -178,12 +198,13 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
                 r = create_file(service, vm, spec, &identity, &fd, f);
         if (r != 0)
                 return r;
+        STEP("enter.created");
         known.dev = identity.dev;
         known.ino = identity.ino;
-        r = custody_enter(vm, &known, fd, identity.seals, ret);
+        known.seals = identity.seals;
+        r = custody_enter(service, vm, &known, fd, ret, f);
         if (r != 0)
-                /* It was admitted a moment ago, and a new file is nobody's backing yet. */
-                return r < 0 ? r : -EIO;
+                return r;
         TAKE_FD(fd);
         *ret_created = true;
         return 0;
@@ -242,6 +263,9 @@ int service_share(Service *service, Backing *backing, VM *peer, bool read_only, 
                 return fail_not_supported(f, "a VM shows its own backings without a share");
         if (backing->kind == BACKING_GUEST_MEMFD)
                 return fail_not_supported(f, "a guest_memfd cannot be shared: private memory must not appear twice");
+        r = keeper_reserve(&service->keeper, RECORD_SIZE_MAX, f);
+        if (r != 0)
+                return r;
         r = read_only ? backing_share_read_only(backing, peer) : backing_share(backing, peer);
         if (r == CORE_E_EXISTS)
                 return fail_share_differs(f, backing, peer, access_word(!read_only), access_word(read_only));
@@ -252,7 +276,9 @@ int service_share(Service *service, Backing *backing, VM *peer, bool read_only, 
         if (r < 0)
                 return r;
         *ret_created = !known;
-        if (!known)
+        if (!known) {
+                (void) record_share(keeper_records(&service->keeper), backing, backing_find_share(backing, peer));
+                keeper_commit(&service->keeper);
                 front_publish(service->front, &(Event) {
                                                       .kind = EVENT_BACKING_SHARED,
                                                       .vm = backing->vm,
@@ -260,15 +286,12 @@ int service_share(Service *service, Backing *backing, VM *peer, bool read_only, 
                                                       .peer_vm = peer,
                                                       .access = access_word(read_only),
                                               });
+        }
         return 0;
 }
 
 void service_reclaim(Service *service, Backing *backing, VM *peer) {
-        backing_unshare(backing, peer);
-        front_publish(service->front, &(Event) {
-                                              .kind = EVENT_BACKING_RECLAIMED,
-                                              .vm = backing->vm,
-                                              .backing = backing,
-                                              .peer_vm = peer,
-                                      });
+        (void) record_share_gone(keeper_records(&service->keeper), backing, peer);
+        keeper_commit(&service->keeper);
+        unshare(service, backing, peer);
 }

@@ -53,8 +53,8 @@ static int fail_another_file(Failure *f, const Backing *present, ino_t requested
         return fail_backing_differs(f, present, "inode", a, b);
 }
 
-static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryIdentity *identity, Backing **ret,
-                     Failure *f) {
+static int adopt_new(Manager *manager, VM *vm, const BackingSpec *spec, int donated, const MemoryIdentity *identity,
+                     Backing **ret, Failure *f) {
         _cleanup_close_ int fd = -EBADF;
         int r;
 
@@ -71,10 +71,9 @@ static int adopt_new(VM *vm, const BackingSpec *spec, int donated, const MemoryI
         r = take_over(fd, identity, vm, f);
         if (r != 0)
                 return r;
-        r = custody_enter(vm, spec, fd, identity->seals, ret);
+        r = custody_enter(manager, vm, spec, fd, ret, f);
         if (r != 0)
-                /* It was admitted a moment ago, and the file is nobody's backing yet. */
-                return r < 0 ? r : -EIO;
+                return r;
         TAKE_FD(fd);
         return 0;
 }
@@ -117,6 +116,7 @@ int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, 
                 .page_size = identity.page_size,
                 .dev = identity.dev,
                 .ino = identity.ino,
+                .seals = identity.seals,
         };
-        return adopt_new(vm, &spec, fd, &identity, ret, f);
+        return adopt_new(service, vm, &spec, fd, &identity, ret, f);
 }

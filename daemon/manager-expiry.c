@@ -21,6 +21,8 @@ static void expire(Manager *manager, VM *vm) {
         VM *peer = NULL;
 
         vm_set_retained_until(vm, 0);
+        (void) record_retained(keeper_records(&manager->keeper), vm);
+        keeper_commit(&manager->keeper);
         (void) manager_shown_elsewhere(vm, &peer);
         front_publish(manager->front, &(Event) { .kind = EVENT_VM_EXPIRED, .vm = vm, .peer_vm = peer });
         if (!peer)
@@ -66,5 +68,7 @@ void manager_retain(Manager *manager, VM *vm) {
         if (vm->retain_usec == 0)
                 return;
         vm_set_retained_until(vm, now_usec() + vm->retain_usec);
+        (void) record_retained(keeper_records(&manager->keeper), vm);
+        keeper_commit(&manager->keeper);
         manager_watch_expiry(manager);
 }

@@ -52,6 +52,5 @@ const AdviceFacts *service_advice_facts(Service *service) {
 }
 
 Custody service_custody(Service *service) {
-        (void) service;
-        return CUSTODY_NONE;
+        return service->keeper.mode;
 }

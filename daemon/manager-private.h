@@ -20,6 +20,8 @@
 #include "host/mapping.h"
 #include "host/memory-file.h"
 #include "host/process.h"
+#include "host/step.h"
+#include "keeper.h"
 #include "manager.h"
 
 typedef struct Attempt Attempt;
@@ -29,6 +31,7 @@ struct Service {
         sd_event *event;
         Registry *registry;
         Front *front;
+        Keeper keeper;
         MemoryHost memory;
         KVMHost kvm;
         HolderDesk *holders;
@@ -41,14 +44,19 @@ struct Service {
 
 /* ---- custody: manager-backing.c ---- */
 
-/* Every backing comes into custody here, whoever made its file. fd is taken on success. *ret is set for CORE_E_… too. */
-int custody_enter(VM *vm, const BackingSpec *spec, int fd, unsigned seals, Backing **ret);
+/* Every backing comes into custody here, whoever made its file, and is kept when this returns. fd is taken on success.
+ * 0 or API_E_…: it must have been admitted. */
+int custody_enter(Manager *manager, VM *vm, const BackingSpec *spec, int fd, Backing **ret, Failure *f);
+/* A backing that a ledger named gets its fd back, which is taken. */
+void custody_restore(Backing *backing, int fd);
 /* Every backing that privmemd gives up leaves here: its memory is freed and its shares are returned. No slot may show
  * it. Returns how many bytes that freed. */
 uint64_t custody_leave(Manager *manager, Backing *backing, EndReason reason);
+/* The same for a backing of a VM that is gone from the ledger already. */
+uint64_t custody_drop(Manager *manager, Backing *backing, EndReason reason);
 /* Closes our fd and touches neither the memory nor the backing: privmemd is about to end. */
 void custody_close(Backing *backing);
-/* Borrowed. */
+/* Borrowed; -EBADF before custody_restore(). */
 int custody_fd(const Backing *backing);
 
 /* ---- VMs: manager-vm.c ---- */
@@ -79,8 +87,10 @@ Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer);
 
 /* Fills ret with a process that peer may make the VM's VMM. 0 or API_E_… */
 int vmm_open_process(int pidfd, const VM *vm, uid_t peer, Process *ret, Failure *f);
-/* Attaches the process, which is taken on success; a VM that has a VMM is handed over to it. */
-int vmm_new(Manager *manager, VM *vm, Process *process);
+/* Attaches the process, which is taken on success; a VM that has a VMM is handed over to it. 0 or API_E_… */
+int vmm_new(Manager *manager, VM *vm, Process *process, Failure *f);
+/* The VMM of a VM, or of its outgoing part, which a ledger named, has been found again; process is taken on success. */
+int vmm_restore(Manager *manager, VM *vm, Process *process);
 /* vm->userdata has come from another part of the VM. */
 void vmm_follow(VM *vm);
 /* Lets go of the VM's VMM, and of the outgoing one, if it has one; the VM's state is left alone. */
@@ -88,10 +98,17 @@ void vmm_close(VM *vm);
 /* A VMM of the VM that maps the backing, or 0. One counts as well if its mappings cannot be read. */
 pid_t vmm_that_maps(const Backing *backing);
 /* Who may take over from the VM's VMM, which it must have. The process is taken; NULL: nobody. */
-int vmm_set_successor(VM *vm, Process *process);
+int vmm_set_successor(VM *vm, Process *process, Failure *f);
+/* The successor, which a ledger named, has been found again; process is taken on success. */
+int vmm_restore_successor(VM *vm, Process *process);
 /* Whether that is the process, which lives. */
 bool vmm_is_successor(const VM *vm, const Process *process);
 
+/* ---- the start: manager-restore.c ---- */
+
+/* Makes the empty registry what it was before the restart; see keeper_open() for directory. Backings that are gone are
+ * reported by name, and VMMs that have exited meanwhile are seen to have. */
+int manager_restore(Manager *manager, PassedFds *passed, const char *directory);
 /* ---- who has the memory: manager-holders.c ---- */
 
 int holder_desk_new(sd_event *event, HolderDesk **ret);

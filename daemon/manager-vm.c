@@ -15,14 +15,20 @@ bool service_can_own(uid_t uid) {
 int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f) {
         int r;
 
+        r = keeper_reserve(&service->keeper, RECORD_SIZE_MAX, f);
+        if (r != 0)
+                return r;
         r = vm_new(service->registry, spec, ret);
         if (r == CORE_E_LIMIT)
                 return fail_limit(f, "vmsPerUID", service->registry->limits.vms_per_uid);
         if (r < 0)
                 return r;
         *ret_created = r != CORE_E_EXISTS;
-        if (*ret_created)
-                front_publish(service->front, &(Event) { .kind = EVENT_VM_REGISTERED, .vm = *ret });
+        if (!*ret_created)
+                return 0;
+        (void) record_vm(keeper_records(&service->keeper), *ret);
+        keeper_commit(&service->keeper);
+        front_publish(service->front, &(Event) { .kind = EVENT_VM_REGISTERED, .vm = *ret });
         return 0;
 }
 
@@ -45,8 +51,8 @@ int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *
         }
         if (pidfd < 0 && service_successor_pid(vm) == 0)
                 return 0;
-        r = vmm_set_successor(vm, pidfd >= 0 ? &process : NULL);
-        if (r < 0)
+        r = vmm_set_successor(vm, pidfd >= 0 ? &process : NULL, f);
+        if (r != 0)
                 return r;
         front_publish(service->front,
                       &(Event) { .kind = EVENT_SUCCESSOR_NAMED, .vm = vm, .pid = service_successor_pid(vm) });
@@ -69,9 +75,12 @@ uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason) {
         Backing *backing;
 
         attempts_end(manager, vm);
+        (void) record_vm_gone(keeper_records(&manager->keeper), vm);
+        keeper_commit(&manager->keeper);
+        STEP("drop.ledger");
         vm_withdraw_slots(vm);
         while ((backing = TAILQ_FIRST(&vm->backings)))
-                freed += custody_leave(manager, backing, reason);
+                freed += custody_drop(manager, backing, reason);
         return_shares(manager, vm);
         front_publish(manager->front,
                       &(Event) { .kind = EVENT_VM_UNREGISTERED, .vm = vm, .freed = &freed, .reason = reason });
@@ -122,12 +131,16 @@ static void part_with_guest_memfds(Manager *manager, VM *vm, uint64_t vmm_serial
 static void end_hand_over(Manager *manager, VM *vm, bool is_outgoing, pid_t pid) {
         uint64_t vmm_serial = is_outgoing ? vm->outgoing->vmm_serial : vm->vmm_serial;
 
-        if (is_outgoing)
+        if (is_outgoing) {
+                (void) record_outgoing_gone(keeper_records(&manager->keeper), vm);
                 vm_end_outgoing(vm);
-        else {
+        } else {
+                (void) record_taken_back(keeper_records(&manager->keeper), vm);
                 vm_take_back(vm);
                 vmm_follow(vm);
         }
+        keeper_commit(&manager->keeper);
+        STEP("hand-over.ended");
         front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
         part_with_guest_memfds(manager, vm, vmm_serial);
         if (!is_outgoing)
@@ -139,11 +152,15 @@ static void end_hand_over(Manager *manager, VM *vm, bool is_outgoing, pid_t pid)
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid) {
         VM *peer;
 
+        keeper_forget_fd(&manager->keeper, vm->vmm.id);
         if (vm->heir || vm->outgoing) {
                 end_hand_over(manager, vm_whole(vm), vm->heir != NULL, pid);
                 return;
         }
         vm_detach(vm);
+        (void) record_vmm_gone(keeper_records(&manager->keeper), vm);
+        keeper_commit(&manager->keeper);
+        STEP("exit.ledger");
         front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
         if (vm->exit_policy == EXIT_POLICY_RELEASE && !manager_shown_elsewhere(vm, &peer)) {
                 (void) manager_drop_vm(manager, vm, END_VMM_EXITED);

@@ -88,9 +88,27 @@ bool vmm_is_successor(const VM *vm, const Process *process) {
         return service_successor_pid(vm) == process->pid;
 }
 
+static VMMIdentity identity_of(uint64_t id, const Process *process) {
+        return (VMMIdentity) {
+                .id = id,
+                .pid = process->pid,
+                .uid = process->uid,
+                .start_time = process->start_time,
+        };
+}
+
+/* In the core too; whether it is written down is the caller's. */
 static void forget_successor(VMM *vmm) {
         vmm->successor_exit = sd_event_source_disable_unref(vmm->successor_exit);
         process_done(&vmm->successor);
+        keeper_forget_fd(&vmm->manager->keeper, vmm->vm->successor.id);
+        vmm->vm->successor = (VMMIdentity) {};
+}
+
+static void write_successor_down(const VMM *vmm) {
+        (void) record_successor(keeper_records(&vmm->manager->keeper), vmm->vm);
+        keeper_commit(&vmm->manager->keeper);
+        STEP("successor.ledger");
 }
 
 static int on_successor_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
@@ -100,27 +118,52 @@ static int on_successor_exit(sd_event_source *source, int fd, uint32_t revents, 
         (void) fd;
         (void) revents;
         forget_successor(vmm);
+        write_successor_down(vmm);
         front_publish(vmm->manager->front, &(Event) { .kind = EVENT_SUCCESSOR_NAMED, .vm = vmm->vm });
         return 0;
 }
 
-int vmm_set_successor(VM *vm, Process *process) {
-        sd_event_source *exit = NULL;
-        VMM *vmm = vm->userdata;
+static int watch_successor(VMM *vmm, Process *process) {
+        sd_event_source *exit;
         int r;
 
+        r = sd_event_add_io(vmm->manager->event, &exit, process->pidfd, EPOLLIN, on_successor_exit, vmm);
+        if (r < 0)
+                return r;
+        vmm->successor = *process;
+        vmm->successor_exit = exit;
+        process->pidfd = -EBADF;
+        return 0;
+}
+
+int vmm_set_successor(VM *vm, Process *process, Failure *f) {
+        VMM *vmm = vm->userdata;
+        Keeper *keeper = &vmm->manager->keeper;
+        VMMIdentity identity = {};
+        int r;
+
+        r = keeper_reserve(keeper, RECORD_SIZE_MAX, f);
+        if (r != 0)
+                return r;
         if (process) {
-                r = sd_event_add_io(vmm->manager->event, &exit, process->pidfd, EPOLLIN, on_successor_exit, vmm);
-                if (r < 0)
+                identity = identity_of(registry_new_id(vm->registry), process);
+                r = keeper_put_fd(keeper, identity.id, process->pidfd, f);
+                if (r != 0)
                         return r;
         }
         forget_successor(vmm);
-        if (process) {
-                vmm->successor = *process;
-                vmm->successor_exit = exit;
-                process->pidfd = -EBADF;
+        r = process ? watch_successor(vmm, process) : 0;
+        if (r < 0) {
+                keeper_forget_fd(keeper, identity.id);
+                identity = (VMMIdentity) {};
         }
-        return 0;
+        vm->successor = identity;
+        write_successor_down(vmm);
+        return r;
+}
+
+int vmm_restore_successor(VM *vm, Process *process) {
+        return watch_successor(vm->userdata, process);
 }
 
 /* Its mappings are gone, and with them KVM's table. */
@@ -187,7 +230,8 @@ static void open_mappings(const Process *process, MappingReader *ret) {
                 mapping_reader_done(ret);
 }
 
-int vmm_new(Manager *manager, VM *vm, Process *process) {
+/* The VMM of a VM that is not attached to it yet. */
+static int watch(Manager *manager, const Process *process, VMM **ret) {
         VMM *vmm;
         int r;
 
@@ -201,22 +245,76 @@ int vmm_new(Manager *manager, VM *vm, Process *process) {
         if (r >= 0)
                 /* Exits before calls: nobody is told of a VMM that is known to be gone. */
                 r = sd_event_source_set_priority(vmm->exit, SD_EVENT_PRIORITY_IMPORTANT);
-        if (r >= 0) {
-                vmm->mm_id = mm_id_of(manager, process);
-                r = vm->state == VM_ATTACHED ? vm_hand_over(vm, vmm->mm_id) : vm_attach(vm, vmm->mm_id);
-        }
         if (r < 0) {
                 vmm_free(vmm);
                 return r;
         }
+        *ret = vmm;
+        return 0;
+}
+
+static void attach(VMM *vmm, VM *vm, Process *process) {
         vmm->vm = vm;
         vmm->process = *process;
         process->pidfd = -EBADF;
         vm->userdata = vmm;
+}
+
+/* Attaches, or hands over, in the core. */
+static int enter(Manager *manager, VM *vm, VMM *vmm, uint64_t id, Process *process) {
+        RecordBuffer *records = keeper_records(&manager->keeper);
+        uint64_t successor = vm->successor.id;
+        int r;
+
+        vmm->mm_id = mm_id_of(manager, process);
+        r = vm->state == VM_ATTACHED ? vm_hand_over(vm, vmm->mm_id) : vm_attach(vm, vmm->mm_id);
+        if (r < 0)
+                return r;
+        vm->vmm = identity_of(id, process);
+        attach(vmm, vm, process);
         if (vm->outgoing) {
                 vmm_follow(vm->outgoing);
                 forget_successor(vm->outgoing->userdata);
+                keeper_forget_fd(&manager->keeper, successor);
+                (void) record_hand_over(records, vm);
+        } else
+                (void) record_vmm(records, vm);
+        keeper_commit(&manager->keeper);
+        STEP("attach.ledger");
+        return 0;
+}
+
+int vmm_new(Manager *manager, VM *vm, Process *process, Failure *f) {
+        uint64_t id = registry_new_id(manager->registry);
+        VMM *vmm;
+        int r;
+
+        r = keeper_reserve(&manager->keeper, RECORD_SIZE_MAX, f);
+        if (r == 0)
+                r = keeper_put_fd(&manager->keeper, id, process->pidfd, f);
+        if (r != 0)
+                return r;
+        STEP("attach.bag");
+        r = watch(manager, process, &vmm);
+        if (r >= 0) {
+                r = enter(manager, vm, vmm, id, process);
+                if (r < 0)
+                        vmm_free(vmm);
         }
+        if (r < 0)
+                keeper_forget_fd(&manager->keeper, id);
+        return r;
+}
+
+int vmm_restore(Manager *manager, VM *vm, Process *process) {
+        VMM *vmm;
+        int r;
+
+        r = watch(manager, process, &vmm);
+        if (r < 0)
+                return r;
+        vmm->mm_id = vm_mm_id(vm);
+        attach(vmm, vm, process);
         return 0;
 }
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <string.h>
+
 #include "core/cleanup.h"
 #include "manager-private.h"
 
@@ -16,7 +18,7 @@ int manager_configure(Manager *manager, const Config *config) {
         return front_configure(manager->front, &config->front);
 }
 
-int manager_new(sd_event *event, Manager **ret) {
+int manager_new(sd_event *event, PassedFds *passed, const char *ledger_directory, Manager **ret) {
         Manager *manager;
         int r;
 
@@ -25,6 +27,7 @@ int manager_new(sd_event *event, Manager **ret) {
                 return -ENOMEM;
         manager->event = sd_event_ref(event);
         manager->next_mm_id = 1;
+        manager->keeper = KEEPER_INIT;
         TAILQ_INIT(&manager->attempts);
         kvm_host_probe(&manager->kvm);
         r = memory_host_probe(&manager->memory);
@@ -36,12 +39,35 @@ int manager_new(sd_event *event, Manager **ret) {
                 r = holder_desk_new(event, &manager->holders);
         if (r >= 0)
                 r = front_new(event, manager, &manager->front);
-        if (r < 0) {
+        if (r >= 0)
+                r = manager_restore(manager, passed, ledger_directory);
+        if (r != 0) {
                 manager_free(manager);
                 return r;
         }
         *ret = manager;
         return 0;
+}
+
+const char *manager_explain(int r) {
+        switch (r) {
+        case KEEPER_E_LOCKED:
+                return "another privmemd uses the ledger; stop it, or give --ledger=DIRECTORY";
+        case KEEPER_E_NEWER:
+                return "the ledger was written by a newer privmemd that this one does not understand; all that it keeps "
+                       "is still kept. Start the newer one";
+        case KEEPER_E_UNSAFE:
+                return "the ledger, or its directory, belongs to somebody else, or others may write to it";
+        case KEEPER_E_TOO_MANY:
+                return "RLIMIT_NOFILE is too low for the file descriptors that are kept; raise LimitNOFILE=. They are "
+                       "still kept";
+        case KEEPER_E_UNREADABLE:
+                return "what the service manager kept cannot be read; it is still kept";
+        case KEEPER_E_NO_SPACE:
+                return "there is no space for the ledger";
+        default:
+                return strerror(-r);
+        }
 }
 
 Manager *manager_free(Manager *manager) {
@@ -61,6 +87,7 @@ Manager *manager_free(Manager *manager) {
                         vmm_close(vm);
                 }
         registry_free(manager->registry);
+        keeper_done(&manager->keeper);
         sd_event_source_disable_unref(manager->expiry);
         sd_event_unref(manager->event);
         free(manager);

@@ -54,6 +54,8 @@ int backing_new(VM *vm, const BackingSpec *spec, Backing **ret) {
         backing->numa_nodes = spec->numa_nodes;
         backing->dev = spec->dev;
         backing->ino = spec->ino;
+        backing->seals = spec->seals;
+        backing->id = registry_new_id(vm->registry);
         backing->vmm_serial = vm->vmm_serial;
 
         backing->name = strdup(spec->name);
@@ -93,6 +95,15 @@ Backing *backing_free(Backing *backing) {
         free(backing->name);
         free(backing);
         return NULL;
+}
+
+void backing_lose(Backing *backing) {
+        IntervalCursor cursor;
+        Slot *slot;
+
+        while ((slot = showing_first(backing, 0, UINT64_MAX, &cursor).slot))
+                slot_free(slot);
+        backing_free(backing);
 }
 
 int backing_release(Backing *backing) {

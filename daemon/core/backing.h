@@ -39,6 +39,7 @@ typedef struct BackingSpec {
         uint64_t numa_nodes; /* bit n: node n */
         dev_t dev;
         ino_t ino;
+        unsigned seals; /* F_SEAL_… of the file */
 } BackingSpec;
 
 /* A VM that the owner lets show the backing. */
@@ -50,7 +51,8 @@ typedef struct Share {
 #define SHARES_PER_BACKING_MAX 64U
 
 struct Backing {
-        VM *vm; /* the owner */
+        uint64_t id; /* no other VM or backing has or had it */
+        VM *vm;      /* the owner */
         char *name;
         BackingKind kind;
         BackingOrigin origin;
@@ -60,6 +62,7 @@ struct Backing {
         uint64_t numa_nodes;
         dev_t dev;
         ino_t ino;
+        unsigned seals;
         /* Of a guest_memfd: that of the VMM which made it, in whose KVM VM alone it can be bound; and whether that VMM has
          * exited, so that it cannot be bound any more. */
         uint64_t vmm_serial;
@@ -82,6 +85,8 @@ int backing_admit(VM *vm, const BackingSpec *spec, Backing **ret);
 /* CORE_E_IN_USE while a slot shows it. On 0 the backing is gone. */
 int backing_release(Backing *backing);
 
+/* Its memory is lost: it is gone, and so are the slots of any VM that show it. */
+void backing_lose(Backing *backing);
 /* Its VMM has exited. */
 void backing_orphan(Backing *backing);
 /* Whether it is a guest_memfd that no VMM can bind any more. */

@@ -17,6 +17,7 @@ static VM *outgoing_new(VM *vm) {
                 return NULL;
 
         outgoing->registry = vm->registry;
+        outgoing->id = registry_new_id(vm->registry);
         outgoing->heir = vm;
         outgoing->owner = vm->owner;
         outgoing->exit_policy = vm->exit_policy;
@@ -46,6 +47,8 @@ static void move_vmm(VM *from, VM *to) {
         from->private_ranges = (AttributeMap) {};
         to->mm = from->mm;
         from->mm = from->own_mm;
+        to->vmm = from->vmm;
+        to->successor = from->successor = (VMMIdentity) {};
         to->vmm_serial = from->vmm_serial;
         to->userdata = from->userdata;
         from->userdata = NULL;

@@ -38,6 +38,16 @@ failed:
         return NULL;
 }
 
+int record_buffer_reserve(RecordBuffer *buffer, size_t size) {
+        size_t before = buffer->size;
+        uint8_t *room = grow(buffer, size);
+
+        buffer->size = before;
+        if (!room)
+                buffer->failed = false;
+        return room ? 0 : -ENOMEM;
+}
+
 void record_buffer_put(RecordBuffer *buffer, const void *bytes, size_t size) {
         uint8_t *to;
 

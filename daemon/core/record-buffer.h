@@ -31,6 +31,9 @@ void record_buffer_begin(RecordBuffer *buffer, uint16_t type, uint16_t version);
 void record_buffer_put(RecordBuffer *buffer, const void *bytes, size_t size);
 int record_buffer_end(RecordBuffer *buffer);
 
+/* Room for so many bytes more, so that records that take no more cannot fail. */
+int record_buffer_reserve(RecordBuffer *buffer, size_t size);
+
 /* Empty, with its memory kept for the next commit. */
 void record_buffer_clear(RecordBuffer *buffer);
 void record_buffer_done(RecordBuffer *buffer);

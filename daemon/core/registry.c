@@ -60,6 +60,10 @@ Registry *registry_free(Registry *registry) {
         return NULL;
 }
 
+uint64_t registry_new_id(Registry *registry) {
+        return ++registry->last_id;
+}
+
 static bool is_letter_or_digit(char c) {
         return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }

@@ -56,6 +56,7 @@ struct Registry {
                 promised_bytes; /* sum of the sizes of all backings, at most INT64_MAX: sparse files may promise more */
 
         /* private to core/ */
+        uint64_t last_id;          /* of VMs and backings */
         void *vms_by_name;         /* tsearch(3) tree of VM */
         void *files_by_identity;   /* tsearch(3) tree of File */
         void *mms_by_id;           /* tsearch(3) tree of Mm */
@@ -69,6 +70,18 @@ struct Registry {
 int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret);
 /* Frees all VMs, backings and slots too. Accepts NULL, returns NULL. */
 Registry *registry_free(Registry *registry);
+
+/* Never 0, and never one that there was before. */
+uint64_t registry_new_id(Registry *registry);
+
+typedef struct Slot Slot;
+typedef struct Verdict Verdict;
+
+/* Looks at all slots as at one that is set now, and calls found() for each that would be denied. It is what makes sure
+ * that a registry which was put together from records is one that could have been. -ENOMEM: not all were looked at.
+ * O(n) as long as no slots overlap. */
+int registry_audit(Registry *registry, void (*found)(const Slot *slot, const Verdict *verdict, void *userdata),
+                   void *userdata);
 
 /* 1 to NAME_LENGTH_MAX characters of A-Z a-z 0-9 . _ : - beginning with a letter or digit. */
 bool name_is_valid(const char *name);

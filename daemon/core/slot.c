@@ -532,3 +532,35 @@ int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdi
                 *ret_accepted = accepted;
         return r;
 }
+
+static bool could_be(VM *vm, const SlotSpec *spec) {
+        const Backing *shared = spec->backing, *private = spec->guest_memfd;
+
+        return spec->as_id < ADDRESS_SPACES_MAX && spec->id < SLOTS_PER_ADDRESS_SPACE_MAX &&
+               range_valid(spec->gpa, spec->size) && range_valid(spec->hva, spec->size) &&
+               (!shared || range_within(spec->offset, spec->size, shared->size)) &&
+               !private == !(spec->flags & SLOT_GUEST_MEMFD) &&
+               (!private || range_within(spec->guest_memfd_offset, spec->size, private->size)) &&
+               !slot_find(vm, spec->as_id, spec->id);
+}
+
+int slot_restore(VM *vm, const SlotSpec *spec) {
+        SlotSpec normal = *spec;
+        Slot *slot;
+        int r;
+
+        if (!could_be(vm, spec))
+                return -EINVAL;
+        slot_spec_resolve(vm->registry, &normal);
+        r = slot_new(vm, &normal, &slot);
+        if (r < 0)
+                return r;
+        r = slot_link(slot);
+        if (r < 0) {
+                slot_tidy(slot);
+                slot_discard(slot);
+                return r;
+        }
+        (void) bring_to_zero(slot);
+        return 0;
+}

@@ -198,6 +198,10 @@ int slot_set(VM *vm, const SlotSpec *spec, Verdict *verdict, bool *ret_changed);
 int slot_set_many(VM *vm, const SlotSpec *specs, size_t n, bool apply_all, Verdict *verdicts, bool *changed,
                   bool *ret_accepted);
 
+/* Sets a slot as it was set before, without judging it. -EINVAL: no slot could ever have been like that, or the id is
+ * taken. */
+int slot_restore(VM *vm, const SlotSpec *spec);
+
 /* Makes a mapping that says no more than the declaration could one: if it bears out the declaration, or if nothing is
  * declared and all of it is one backing, which is declared then, spec->mapping is NULL afterwards. */
 void slot_spec_resolve(Registry *registry, SlotSpec *spec);

@@ -55,6 +55,7 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
                 return -ENOMEM;
 
         vm->registry = registry;
+        vm->id = registry_new_id(registry);
         vm->has_uuid = spec->has_uuid;
         if (spec->has_uuid)
                 memcpy(vm->uuid, spec->uuid, sizeof(vm->uuid));
@@ -114,14 +115,8 @@ VM *vm_free(VM *vm) {
         if (vm->slots)
                 vm_withdraw_slots(vm);
         attributes_clear(&vm->private_ranges);
-        while ((backing = TAILQ_FIRST(&vm->backings))) {
-                IntervalCursor cursor;
-                Slot *slot;
-
-                while ((slot = showing_first(backing, 0, UINT64_MAX, &cursor).slot))
-                        slot_free(slot);
-                backing_free(backing);
-        }
+        while ((backing = TAILQ_FIRST(&vm->backings)))
+                backing_lose(backing);
         return_shares(vm);
 
         if (vm->vms.tqe_prev)
@@ -173,6 +168,10 @@ int vm_attach(VM *vm, uint64_t mm_id) {
         vm->state = VM_ATTACHED;
         vm_set_retained_until(vm, 0);
         return 0;
+}
+
+uint64_t vm_mm_id(const VM *vm) {
+        return vm->mm->id;
 }
 
 void vm_set_retained_until(VM *vm, uint64_t usec) {

@@ -43,9 +43,18 @@ typedef enum VMState {
         _VM_STATE_MAX,
 } VMState;
 
+/* The process that is a VM's VMM, in numbers, by which it is found again after a restart of privmemd. */
+typedef struct VMMIdentity {
+        uint64_t id; /* no VM, backing or other VMM has or had it */
+        pid_t pid;
+        uid_t uid;
+        uint64_t start_time; /* field 22 of /proc/PID/stat: clock ticks since boot */
+} VMMIdentity;
+
 typedef TAILQ_HEAD(BackingList, Backing) BackingList;
 
 struct VM {
+        uint64_t id; /* no other VM or backing has or had it */
         Registry *registry;
         char *name;
         uint8_t uuid[16];
@@ -55,7 +64,9 @@ struct VM {
         AliasPolicy alias_policy;
         VMType type;
         VMState state;
-        uint64_t retain_usec; /* EXIT_POLICY_RETAIN: for how long; 0: until a VMM attaches or it is unregistered */
+        VMMIdentity vmm;       /* while VM_ATTACHED */
+        VMMIdentity successor; /* who may take over from it; id 0: nobody */
+        uint64_t retain_usec;  /* EXIT_POLICY_RETAIN: for how long; 0: until a VMM attaches or it is unregistered */
         uint64_t retained_until_usec; /* VM_RETAINED: CLOCK_BOOTTIME; 0: no end. See vm_set_retained_until() */
         bool retain_guest_memfd;      /* guest_memfds too, although nobody can bind them any more */
         uint64_t vmm_serial;          /* which of its VMMs runs it, or will: see backing->vmm_serial */
@@ -116,6 +127,8 @@ int vm_attach(VM *vm, uint64_t mm_id);
 /* The VMM has exited: its slots are withdrawn, all guest addresses are shared again, the state becomes VM_RETAINED
  * whatever the exit policy, which the caller applies. No hand-over may be under way. */
 void vm_detach(VM *vm);
+/* What vm_attach() was told; 0 before. */
+uint64_t vm_mm_id(const VM *vm);
 /* When a retained VM ends: CLOCK_BOOTTIME, which no one sets and which goes on over a restart; 0: no end. */
 void vm_set_retained_until(VM *vm, uint64_t usec);
 /* Forgets all slots of the VM, as vm_detach() does. */

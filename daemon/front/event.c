@@ -20,6 +20,7 @@ static const char *const kinds[] = {
         [EVENT_BACKING_ADOPTED] = "backing_adopted",
         [EVENT_BACKING_PUNCHED] = "backing_punched",
         [EVENT_BACKING_RELEASED] = "backing_released",
+        [EVENT_BACKING_LOST] = "backing_lost",
         [EVENT_BACKING_GRANTED] = "backing_granted",
         [EVENT_BACKING_SHARED] = "backing_shared",
         [EVENT_BACKING_RECLAIMED] = "backing_reclaimed",

@@ -151,6 +151,11 @@ int fail_not_supported(Failure *f, const char *feature) {
         return f->error;
 }
 
+int fail_custody_full(Failure *f, const char *what, int errnum) {
+        *f = (Failure) { .error = API_E_CustodyFull, .field = what, .errnum = errnum };
+        return f->error;
+}
+
 int fail_host(Failure *f, const char *operation, int errnum) {
         *f = (Failure) { .error = API_E_HostFailure, .field = operation, .errnum = errnum < 0 ? -errnum : errnum };
         return f->error;
@@ -439,6 +444,13 @@ static int reply_about_host(sd_varlink *link, const Failure *f) {
                 return reply_limit(link, f);
         case API_E_NotSupported:
                 return SEND(link, f, ("Not possible here: %s.", f->field), STRING("feature", f->field));
+        case API_E_CustodyFull:
+                return SEND(link, f,
+                            ("privmemd cannot keep this through a restart of its own, so nothing was done: %s: %s. "
+                             "Raise that limit, or release something first.",
+                             f->field, strerror(f->errnum)),
+                            STRING("what", f->field), SD_JSON_BUILD_PAIR_INTEGER("errno", f->errnum),
+                            STRING("errnoName", strerrorname_np(f->errnum) ?: "unknown"));
         case API_E_HostFailure:
                 return SEND(link, f, ("The kernel refused %s: %s.", f->field, strerror(f->errnum)),
                             STRING("operation", f->field), SD_JSON_BUILD_PAIR_INTEGER("errno", f->errnum),

@@ -42,7 +42,7 @@ typedef struct Failure {
         bool hand_over;             /* VMInUse: pid is the outgoing VMM's */
         uid_t peer;
         unsigned seals; /* NotSealed: those that are missing */
-        int errnum;     /* HostFailure: positive */
+        int errnum;     /* HostFailure, CustodyFull: positive */
 } Failure;
 
 /* Each returns API_E_…, positive, for "return fail_…()". */
@@ -73,6 +73,8 @@ int fail_hand_over_under_way(Failure *f, const char *vm, pid_t pid);
 /* report: the processes that are in the way, each once; borrowed until the reply is written. */
 int fail_fenced(Failure *f, const char *vm, const HolderReport *report);
 int fail_not_supported(Failure *f, const char *feature);
+/* what: ledger, bag, fds in flight; errnum: positive */
+int fail_custody_full(Failure *f, const char *what, int errnum);
 /* errnum may be negative, as a return value is. */
 int fail_host(Failure *f, const char *operation, int errnum);
 

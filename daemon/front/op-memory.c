@@ -37,13 +37,6 @@ typedef struct AttributesParameters {
         int private;
 } AttributesParameters;
 
-static int fail_range(const AttributesParameters *p, uint64_t page_size, Failure *f) {
-        if (!is_aligned(p->gpa, page_size))
-                return fail_invalid_value(f, "guestPhysAddr", p->gpa, 0, UINT64_MAX & ~(page_size - 1), page_size);
-        return fail_invalid_value(f, "memorySize", p->size, page_size, (UINT64_MAX - p->gpa) & ~(page_size - 1),
-                                  page_size);
-}
-
 /* The private parts of a range, for whoever has to undo the call. */
 static int format_private(const VM *vm, uint64_t gpa, uint64_t size, sd_json_variant **ret) {
         uint64_t start, length, end = gpa + size;
@@ -59,7 +52,6 @@ static int format_private(const VM *vm, uint64_t gpa, uint64_t size, sd_json_var
 }
 
 static int set_attributes(Call *call, const AttributesParameters *p, sd_json_variant **ret_before, Failure *f) {
-        uint64_t page_size = call->registry->page_size;
         int r;
 
         if (p->private > 0 && call->vm->type != VM_TYPE_UNDECLARED && !vm_type_has_private_memory(call->vm->type))
@@ -70,12 +62,7 @@ static int set_attributes(Call *call, const AttributesParameters *p, sd_json_var
                 if (r < 0)
                         return r;
         }
-        r = attributes_set(&call->vm->private_ranges, page_size, p->gpa, p->size, p->private > 0);
-        if (r == ATTRIBUTES_E_RANGE)
-                return fail_range(p, page_size, f);
-        if (r == ATTRIBUTES_E_LIMIT)
-                return fail_limit(f, "privateRangesPerVM", PRIVATE_RANGES_MAX);
-        return r;
+        return service_set_attributes(call->service, call->vm, p->gpa, p->size, p->private > 0, f);
 }
 
 int op_set_memory_attributes(Call *call) {

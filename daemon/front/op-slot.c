@@ -193,8 +193,8 @@ int op_set_slot(Call *call) {
         _cleanup_(verdict_done) Verdict verdict;
         _cleanup_(service_forget_look) SlotSpec spec = {};
         const char *bad;
+        bool changed, accepted;
         Failure f = {};
-        bool changed;
         int r;
 
         verdict_init(&verdict);
@@ -205,11 +205,11 @@ int op_set_slot(Call *call) {
         r = parse_slot(call, p.slot, &spec, &f, &bad);
         if (r != 0)
                 return reply_parse_error(call, r, &f, bad);
-        r = slot_set(call->vm, &spec, &verdict, &changed);
-        if (r < 0)
-                return sd_varlink_error_errno(call->link, r);
+        r = service_set_slots(call->service, call->vm, &spec, 1, &verdict, &changed, &accepted, &f);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
         publish_slot(call, &spec, &verdict, changed);
-        return reply_slot(call, &spec, &verdict, !verdict_denies(&verdict, call->vm->alias_policy));
+        return reply_slot(call, &spec, &verdict, accepted);
 }
 
 /* A table of slots on its way through SetSlots or CheckSlots. */
@@ -328,9 +328,12 @@ static int set_or_check(Call *call, bool apply) {
         r = batch_parse(call, p.slots, &batch, &f, &bad);
         if (r != 0)
                 return reply_parse_error(call, r, &f, bad);
-        r = slot_set_many(call->vm, batch.specs, batch.n, apply, batch.verdicts, batch.changed, &batch.accepted);
-        if (r < 0)
-                return sd_varlink_error_errno(call->link, r);
+        r = apply ? service_set_slots(call->service, call->vm, batch.specs, batch.n, batch.verdicts, batch.changed,
+                                      &batch.accepted, &f) :
+                    slot_set_many(call->vm, batch.specs, batch.n, /* apply_all= */ false, batch.verdicts,
+                                  batch.changed, &batch.accepted);
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
         if (apply)
                 publish_batch(call, &batch);
         return reply_batch(call, &batch, apply);

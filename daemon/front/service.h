@@ -85,6 +85,12 @@ int service_punch(Service *service, Backing *backing, uint64_t offset, uint64_t 
 int service_look_at_slot(VM *vm, SlotSpec *spec);
 void service_forget_look(SlotSpec *spec);
 
+/* slot_set_many(): what changed is kept when this returns. 0, API_E_…, negative. */
+int service_set_slots(Service *service, VM *vm, const SlotSpec *specs, size_t n, Verdict *verdicts, bool *changed,
+                      bool *ret_accepted, Failure *f);
+/* attributes_set() of the VM, the same. Returns 0, API_E_…, or negative. */
+int service_set_attributes(Service *service, VM *vm, uint64_t gpa, uint64_t size, bool private, Failure *f);
+
 /* Bytes in memory now; 0 if the kernel does not say. */
 uint64_t service_resident(Service *service, const Backing *backing);
 /* Whether the kernel counts resident bytes of a part of a file; never of huge pages. */

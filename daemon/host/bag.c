@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "host/bag.h"
 #include "host/bag-book.h"
+#include "host/step.h"
 
 /* What a test makes smaller. */
 #ifndef BAG_MESSAGE_FDS
@@ -475,8 +476,10 @@ static int fold(Bag *bag) {
         sort_young(bag);
         r = send_packed(bag, &bag->book, bag->young, bag->n_young);
         bag->crowded = r == BAG_E_FULL;
+        STEP("bag.folded");
         if (r == 0)
                 r = drain_young(bag);
+        STEP("bag.drained");
         /* Not again at once for every entry. */
         bag->fold_at = BAG_FOLD_AT + (r == 0 ? 0 : bag->messages[QUEUE_YOUNG]);
         return r;

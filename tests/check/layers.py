@@ -66,7 +66,7 @@ ROOMS = (
          ("rest", "client", "the public header", "api/operations.def", "api/errors.def"), *CLIENT),
     Room("libvirt", ("daemon/libvirt/",),
          ("libvirt", "client", "the public header", "api/errors.def"), *CLIENT),
-    Room("manager", ("daemon/manager.", "daemon/manager-", "daemon/config."), ("core", "host", "front", "manager"), *DAEMON),
+    Room("manager", ("daemon/manager.", "daemon/manager-", "daemon/keeper.", "daemon/keeper-", "daemon/config."), ("core", "host", "front", "manager"), *DAEMON),
     Room("main", ("daemon/main.",), ("core", "host", "front", "manager", "main", "api"), *DAEMON),
 )
 

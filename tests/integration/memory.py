@@ -100,3 +100,8 @@ def guest_memfd(size=MIB, flags=0):
 
 def slot(slot_id, gpa, size, **fields):
     return {"slotId": slot_id, "guestPhysAddr": gpa, "memorySize": size, **fields}
+
+
+def address_of(mapped):
+    """Where a writable mapping lies."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(mapped))

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "keeper.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "host/step.h"
+
+/* Reading this much more than is needed is nothing at a start. */
+#ifndef LEDGER_SLACK
+#define LEDGER_SLACK (UINT64_C(1) << 20)
+#endif
+#define STORE_PATIENCE_USEC UINT64_C(10000000)
+
+RecordBuffer *keeper_records(Keeper *keeper) {
+        return &keeper->pending;
+}
+
+/* ---- the fd store ---- */
+
+static int store(const char *kind, uint64_t generation, const int *fds, size_t n) {
+        char name[32];
+        int r;
+
+        snprintf(name, sizeof(name), "%s-%" PRIu64, kind, generation);
+        r = fd_store_put(name, fds, n);
+        return r < 0 ? r : fd_store_barrier(STORE_PATIENCE_USEC);
+}
+
+static void unstore(const char *kind, uint64_t generation) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "%s-%" PRIu64, kind, generation);
+        (void) fd_store_drop(name);
+}
+
+/* ---- a new generation of the ledger ---- */
+
+/* The snapshot, a frame for as many whole records as it takes. */
+static int append_all(Ledger *ledger, const RecordBuffer *records) {
+        size_t from = 0, offset = 0, before = 0;
+        const void *body;
+        RecordHead head;
+        int r;
+
+        while (record_next(records->bytes, records->size, &offset, &head, &body) > 0) {
+                if (offset - from > LEDGER_FRAME_MAX) {
+                        r = ledger_append(ledger, records->bytes + from, before - from);
+                        if (r != 0)
+                                return r;
+                        from = before;
+                }
+                before = offset;
+        }
+        return before > from ? ledger_append(ledger, records->bytes + from, before - from) : 0;
+}
+
+static int reserve_all(Ledger *ledger, size_t size) {
+        /* Frames have heads, and the last record of one may leave room. */
+        return ledger_reserve(ledger, size + size / 16 + 4096);
+}
+
+static int write_snapshot(Keeper *keeper, Ledger *ledger) {
+        _cleanup_(record_buffer_done) RecordBuffer records = {};
+        int r;
+
+        r = record_registry(&records, keeper->registry);
+        if (r >= 0 && keeper->strange.size > 0) {
+                r = record_buffer_reserve(&records, keeper->strange.size);
+                if (r >= 0) {
+                        memcpy(records.bytes + records.size, keeper->strange.bytes, keeper->strange.size);
+                        records.size += keeper->strange.size;
+                }
+        }
+        if (r >= 0)
+                r = reserve_all(ledger, records.size);
+        return r != 0 ? r : append_all(ledger, &records);
+}
+
+/* The new one is whole, and where it outlives us, before the old one goes. */
+static int renew_ledger(Keeper *keeper) {
+        uint64_t generation = keeper->ledger ? ledger_generation(keeper->ledger) + 1 : 1;
+        Ledger *ledger = NULL;
+        int fd, r;
+
+        r = keeper->mode == CUSTODY_RUNTIME_FILE ? ledger_new_at(keeper->directory, generation, &ledger) :
+                                                   ledger_new_memfd(generation, &ledger);
+        if (r == 0)
+                r = write_snapshot(keeper, ledger);
+        STEP("ledger.written");
+        if (r == 0)
+                r = ledger_complete(ledger);
+        STEP("ledger.complete");
+        if (r == 0 && keeper->mode == CUSTODY_RUNTIME_FILE)
+                r = ledger_replace_at(keeper->directory, ledger);
+        if (r == 0 && keeper->mode == CUSTODY_FD_STORE) {
+                fd = ledger_fd(ledger);
+                r = store("ledger", generation, &fd, 1);
+                if (r < 0)
+                        unstore("ledger", generation);
+        }
+        STEP("ledger.stored");
+        if (r != 0) {
+                ledger_free(ledger);
+                return r;
+        }
+        if (keeper->mode == CUSTODY_FD_STORE && keeper->ledger)
+                unstore("ledger", generation - 1);
+        STEP("ledger.dropped");
+        ledger_free(keeper->ledger);
+        keeper->ledger = ledger;
+        keeper->behind = false;
+        return 0;
+}
+
+/* About what a snapshot takes. */
+static uint64_t snapshot_size(const Registry *registry) {
+        return 128 * (uint64_t) registry->n_slots + 192 * (uint64_t) (registry->n_vms + registry->n_backings);
+}
+
+static bool is_due(const Keeper *keeper) {
+        return keeper->behind || ledger_size(keeper->ledger) > 2 * snapshot_size(keeper->registry) + LEDGER_SLACK;
+}
+
+/* ---- a new bag ---- */
+
+static int renew_bag(Keeper *keeper) {
+        uint64_t generation = keeper->bag_generation + 1;
+        Bag *bag;
+        int r, ends[2];
+
+        r = keeper->bag ? bag_repack(keeper->bag, &bag) : bag_new(&bag);
+        if (r != 0)
+                return r;
+        STEP("bag.packed");
+        bag_ends(bag, ends);
+        r = store("bag", generation, ends, 2);
+        if (r < 0) {
+                unstore("bag", generation);
+                bag_free(bag);
+                return r;
+        }
+        STEP("bag.stored");
+        if (keeper->bag)
+                unstore("bag", keeper->bag_generation);
+        STEP("bag.dropped");
+        bag_free(keeper->bag);
+        keeper->bag = bag;
+        keeper->bag_generation = generation;
+        return 0;
+}
+
+/* ---- changes ---- */
+
+static int fail_ledger(int r, Failure *f) {
+        if (r == LEDGER_E_NO_SPACE || r == -ENOSPC)
+                return fail_custody_full(f, "ledger", ENOSPC);
+        return r < 0 ? fail_custody_full(f, "ledger", -r) : fail_custody_full(f, "ledger", EIO);
+}
+
+int keeper_reserve(Keeper *keeper, size_t size, Failure *f) {
+        int r;
+
+        r = record_buffer_reserve(&keeper->pending, size);
+        if (r < 0 || keeper->mode == CUSTODY_NONE)
+                return r;
+        r = is_due(keeper) ? renew_ledger(keeper) : 0;
+        if (r == 0 || !keeper->behind)
+                r = ledger_reserve(keeper->ledger, size);
+        return r == 0 ? 0 : fail_ledger(r, f);
+}
+
+int keeper_put_fd(Keeper *keeper, uint64_t id, int fd, Failure *f) {
+        int r;
+
+        if (keeper->mode != CUSTODY_FD_STORE)
+                return 0;
+        if (bag_wants_repack(keeper->bag))
+                (void) renew_bag(keeper); /* if it must be, the next call says so */
+        r = bag_put(keeper->bag, id, fd);
+        if (r == BAG_E_FULL && renew_bag(keeper) == 0)
+                r = bag_put(keeper->bag, id, fd);
+        if (r == BAG_E_IN_FLIGHT)
+                return fail_custody_full(f, "fds in flight", ETOOMANYREFS);
+        if (r == BAG_E_FULL)
+                return fail_custody_full(f, "bag", EAGAIN);
+        return r < 0 ? fail_custody_full(f, "bag", -r) : 0;
+}
+
+void keeper_forget_fd(Keeper *keeper, uint64_t id) {
+        if (keeper->mode == CUSTODY_FD_STORE)
+                bag_forget(keeper->bag, id);
+}
+
+void keeper_commit(Keeper *keeper) {
+        int r = 0;
+
+        if (keeper->mode != CUSTODY_NONE && keeper->pending.size > 0 && !keeper->behind) {
+                r = ledger_append(keeper->ledger, keeper->pending.bytes, keeper->pending.size);
+                if (r == -ENOBUFS && ledger_reserve(keeper->ledger, keeper->pending.size) == 0)
+                        r = ledger_append(keeper->ledger, keeper->pending.bytes, keeper->pending.size);
+        }
+        record_buffer_clear(&keeper->pending);
+        if (r == 0)
+                return;
+        fprintf(stderr,
+                "privmemd: cannot write to the ledger: %s; a restart would not know the last change until "
+                "there is room for a new one\n",
+                strerror(r < 0 ? -r : EIO));
+        keeper->behind = true;
+}
+
+/* ---- start and end ---- */
+
+int keeper_read_bag(Keeper *keeper, int (*found)(uint64_t id, int fd, void *userdata), void *userdata) {
+        int r = keeper->bag ? bag_read(keeper->bag, found, userdata) : 0;
+
+        if (r > 0)
+                return r == BAG_E_TOO_MANY ? KEEPER_E_TOO_MANY : KEEPER_E_UNREADABLE;
+        return r;
+}
+
+int keeper_keep_fd(Keeper *keeper, uint64_t id, int fd) {
+        return bag_keep(keeper->bag, id, fd);
+}
+
+int keeper_begin(Keeper *keeper, bool always, bool repack) {
+        int r = 0;
+
+        if (keeper->mode == CUSTODY_NONE)
+                return 0;
+        /* A bag without a ledger would be a ledger lost. */
+        if (always || !keeper->ledger || is_due(keeper))
+                r = renew_ledger(keeper);
+        if (r == 0 && keeper->mode == CUSTODY_FD_STORE && (repack || !keeper->bag))
+                r = renew_bag(keeper);
+        return r > 0 ? KEEPER_E_NO_SPACE : r;
+}
+
+void keeper_done(Keeper *keeper) {
+        record_buffer_done(&keeper->pending);
+        record_buffer_done(&keeper->strange);
+        keeper->ledger = ledger_free(keeper->ledger);
+        keeper->bag = bag_free(keeper->bag);
+        keeper->directory = safe_close(keeper->directory);
+        keeper->lock = safe_close(keeper->lock);
+}

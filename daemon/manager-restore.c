@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The start after a restart: what the ledger names gets its fds back, and everything is looked at again before the
+ * first call is served. */
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "front/words.h"
+#include "host/retrieve.h"
+#include "manager-private.h"
+
+/* Whose fd is in the bag under an id: a backing; or a process: the VMM of a VM or of its outgoing part, or its successor. */
+typedef struct Wanted {
+        uint64_t id;
+        Backing *backing;
+        VM *vm;
+        bool is_successor;
+        Process process; /* of a successor, until its VM's VMM is known */
+} Wanted;
+
+typedef struct Restoring {
+        Manager *manager;
+        Wanted *wanted; /* by id */
+        size_t n_wanted;
+        KeeperReport report;
+        uint64_t lost_backings;
+        bool damaged; /* what nobody knows may be something that the ledger has lost */
+} Restoring;
+
+/* ---- fds ---- */
+
+static int compare_wanted(const void *a, const void *b) {
+        const Wanted *x = a, *y = b;
+
+        return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static size_t list_wanted_of(VM *vm, Wanted *wanted) {
+        Backing *backing;
+        size_t n = 0;
+
+        if (vm->state == VM_ATTACHED)
+                wanted[n++] = (Wanted) { .id = vm->vmm.id, .vm = vm };
+        if (vm->outgoing)
+                wanted[n++] = (Wanted) { .id = vm->outgoing->vmm.id, .vm = vm->outgoing };
+        if (vm->successor.id != 0)
+                wanted[n++] = (Wanted) {
+                        .id = vm->successor.id,
+                        .vm = vm,
+                        .is_successor = true,
+                        .process.pidfd = -EBADF,
+                };
+        TAILQ_FOREACH(backing, &vm->backings, backings)
+                wanted[n++] = (Wanted) { .id = backing->id, .backing = backing };
+        return n;
+}
+
+static int list_wanted(Restoring *r) {
+        Registry *registry = r->manager->registry;
+        VM *vm;
+
+        r->wanted = calloc(3 * registry->n_vms + registry->n_backings + 1, sizeof(*r->wanted));
+        if (!r->wanted)
+                return -ENOMEM;
+        TAILQ_FOREACH(vm, &registry->vms, vms)
+                r->n_wanted += list_wanted_of(vm, r->wanted + r->n_wanted);
+        qsort(r->wanted, r->n_wanted, sizeof(*r->wanted), compare_wanted);
+        return 0;
+}
+
+/* The fd must be what the ledger says it is. */
+static bool is_file_of(Manager *manager, const Backing *backing, int fd) {
+        MemoryIdentity identity;
+        const char *found;
+
+        return memory_file_identify(&manager->memory, fd, &identity, &found) == 0 && identity.dev == backing->dev &&
+               identity.ino == backing->ino && identity.kind == backing->kind && identity.size == backing->size &&
+               (identity.seals & backing->seals) == backing->seals && identity.writable;
+}
+
+static const VMMIdentity *identity_of(const Wanted *wanted) {
+        return wanted->is_successor ? &wanted->vm->successor : &wanted->vm->vmm;
+}
+
+/* Takes the process. */
+static int restore_process(Manager *manager, Wanted *wanted, Process *process) {
+        if (!wanted->is_successor)
+                return vmm_restore(manager, wanted->vm, process);
+        wanted->process = *process;
+        process->pidfd = -EBADF;
+        return 0;
+}
+
+/* One that has exited is seen later, when all are known. */
+static int keep_process(Restoring *r, Wanted *wanted, int fd) {
+        _cleanup_(process_done) Process process = { .pidfd = -EBADF };
+        const VMMIdentity *identity = identity_of(wanted);
+        int k;
+
+        if (process_open(fd, &process) != 0 || process.pid != identity->pid ||
+            process.start_time != identity->start_time)
+                return 0;
+        k = keeper_keep_fd(&r->manager->keeper, wanted->id, process.pidfd);
+        return k < 0 ? k : restore_process(r->manager, wanted, &process);
+}
+
+static int found_in_bag(uint64_t id, int fd, void *userdata) {
+        Restoring *restoring = userdata;
+        Manager *manager = restoring->manager;
+        Wanted key = { .id = id }, *wanted;
+        int r = 0;
+
+        restoring->report.n_fds++;
+        if (id > manager->registry->last_id)
+                manager->registry->last_id = id;
+        wanted = bsearch(&key, restoring->wanted, restoring->n_wanted, sizeof(key), compare_wanted);
+        if (wanted && wanted->vm)
+                r = keep_process(restoring, wanted, fd);
+        else if (wanted && is_file_of(manager, wanted->backing, fd)) {
+                r = keeper_keep_fd(&manager->keeper, id, fd);
+                if (r >= 0)
+                        custody_restore(wanted->backing, fd);
+                return r;
+        } else if (restoring->damaged) {
+                /* Open, and parked, until somebody has looked at it. */
+                restoring->report.orphans++;
+                return keeper_keep_fd(&manager->keeper, id, fd);
+        } else
+                restoring->report.orphans++;
+        if (r >= 0)
+                safe_close(fd);
+        return r;
+}
+
+/* ---- without a bag ---- */
+
+static bool is_sought(dev_t dev, ino_t ino, void *userdata) {
+        const Restoring *restoring = userdata;
+        const Backing *backing = registry_find_file(restoring->manager->registry, dev, ino);
+
+        return backing && custody_fd(backing) < 0;
+}
+
+static void found_in_process(int fd, void *userdata) {
+        Restoring *restoring = userdata;
+        struct stat st;
+        Backing *backing;
+
+        backing = fstat(fd, &st) >= 0 ? registry_find_file(restoring->manager->registry, st.st_dev, st.st_ino) : NULL;
+        if (!backing || custody_fd(backing) >= 0 || !is_file_of(restoring->manager, backing, fd)) {
+                safe_close(fd);
+                return;
+        }
+        custody_restore(backing, fd);
+        restoring->report.n_fds++;
+}
+
+static int seek_process(Restoring *restoring, Wanted *wanted) {
+        _cleanup_(process_done) Process process = { .pidfd = -EBADF };
+        const VMMIdentity *identity = identity_of(wanted);
+
+        if (retrieve_process(identity->pid, identity->start_time, &process) != 0)
+                return 0; /* it has exited, or may not be looked at */
+        retrieve_files(&process, is_sought, found_in_process, restoring);
+        return restore_process(restoring->manager, wanted, &process);
+}
+
+static int seek_in_processes(Restoring *restoring) {
+        int r = 0;
+
+        for (size_t i = 0; i < restoring->n_wanted && r == 0; i++)
+                if (restoring->wanted[i].vm)
+                        r = seek_process(restoring, &restoring->wanted[i]);
+        return r;
+}
+
+/* Who may take over is watched beside the VMM. One without, or that has exited, is forgotten in see_exits(). */
+static int restore_successors(Restoring *restoring) {
+        int r = 0;
+
+        for (size_t i = 0; i < restoring->n_wanted; i++) {
+                Wanted *wanted = &restoring->wanted[i];
+
+                if (!wanted->is_successor)
+                        continue;
+                if (r >= 0 && wanted->process.pidfd >= 0 && wanted->vm->userdata)
+                        r = vmm_restore_successor(wanted->vm, &wanted->process);
+                process_done(&wanted->process);
+        }
+        return r;
+}
+
+/* ---- what is gone ---- */
+
+static void lose_backings(Restoring *restoring) {
+        Backing *backing, *next;
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &restoring->manager->registry->vms, vms)
+                for (backing = TAILQ_FIRST(&vm->backings); backing; backing = next) {
+                        next = TAILQ_NEXT(backing, backings);
+                        if (custody_fd(backing) >= 0)
+                                continue;
+                        fprintf(stderr, "privmemd: backing %s of VM %s, %" PRIu64 " bytes, is lost: %s\n",
+                                backing->name, vm->name, backing->size,
+                                restoring->manager->keeper.mode == CUSTODY_FD_STORE ?
+                                        "the service manager did not keep it" :
+                                        "no living VMM has it, and there is no fd store");
+                        restoring->lost_backings++;
+                        front_publish(restoring->manager->front,
+                                      &(Event) { .kind = EVENT_BACKING_LOST, .vm = vm, .backing = backing });
+                        backing_lose(backing);
+                }
+}
+
+static void report_alias(const Slot *slot, const Verdict *verdict, void *userdata) {
+        (void) userdata;
+        fprintf(stderr, "privmemd: slot %u of address space %u of VM %s would be refused today: %s\n", slot->spec.id,
+                slot->spec.as_id, slot->vm->name, slot_rule_word(verdict->rule));
+}
+
+static void report_ledger(const Restoring *restoring) {
+        const KeeperReport *report = &restoring->report;
+
+        if (restoring->damaged)
+                fprintf(stderr,
+                        "privmemd: the ledger is damaged: %" PRIu64 " frames are missing, %" PRIu64
+                        " bytes are unreadable, %" PRIu64 " records contradict the others; %" PRIu64
+                        " file descriptors that no record names are kept\n",
+                        report->ledger.lost, report->ledger.damaged_bytes, report->refused, report->orphans);
+        if (report->unknown > 0)
+                fprintf(stderr, "privmemd: %" PRIu64 " records of a newer privmemd are kept for it\n",
+                        report->unknown);
+}
+
+static bool has_exited(const VM *part) {
+        return part && part->state == VM_ATTACHED && !part->userdata;
+}
+
+/* VMMs that were there when we ended, and are not now. */
+static void see_exits(Manager *manager) {
+        VM *vm, *next;
+
+        for (vm = TAILQ_FIRST(&manager->registry->vms); vm; vm = next) {
+                next = TAILQ_NEXT(vm, vms);
+                if (has_exited(vm->outgoing))
+                        manager_vmm_exited(manager, vm->outgoing, vm->outgoing->vmm.pid);
+                if (has_exited(vm))
+                        manager_vmm_exited(manager, vm, vm->vmm.pid);
+                else if (vm->successor.id != 0 && service_successor_pid(vm) == 0)
+                        (void) vmm_set_successor(vm, /* process= */ NULL, &(Failure) {});
+        }
+}
+
+/* Address spaces have numbers that no later one may have. */
+static void count_address_spaces(Manager *manager) {
+        VM *vm;
+
+        TAILQ_FOREACH(vm, &manager->registry->vms, vms)
+                for (const VM *part = vm; part; part = part->outgoing)
+                        if (vm_mm_id(part) >= manager->next_mm_id)
+                                manager->next_mm_id = vm_mm_id(part) + 1;
+}
+
+static int restore(Restoring *restoring, PassedFds *passed, const char *directory) {
+        Manager *manager = restoring->manager;
+        KeeperReport *report = &restoring->report;
+        int r;
+
+        r = keeper_open(&manager->keeper, manager->registry, passed, directory, report);
+        if (r != 0)
+                return r;
+        STEP("start.read");
+        count_address_spaces(manager);
+        restoring->damaged = report->refused > 0 || report->ledger.lost > 0 || report->ledger.damaged_bytes > 0 ||
+                             (manager->keeper.bag && !report->had_ledger);
+        r = list_wanted(restoring);
+        if (r >= 0)
+                r = keeper_read_bag(&manager->keeper, found_in_bag, restoring);
+        if (r == 0 && manager->keeper.mode == CUSTODY_RUNTIME_FILE)
+                r = seek_in_processes(restoring);
+        if (r == 0)
+                r = restore_successors(restoring);
+        if (r != 0)
+                return r;
+        STEP("start.fds");
+        report_ledger(restoring);
+        lose_backings(restoring);
+        return registry_audit(manager->registry, report_alias, NULL);
+}
+
+int manager_restore(Manager *manager, PassedFds *passed, const char *directory) {
+        Restoring restoring = { .manager = manager };
+        bool changed;
+        int r;
+
+        r = restore(&restoring, passed, directory);
+        free(restoring.wanted);
+        if (r != 0)
+                return r;
+        changed = restoring.damaged || restoring.lost_backings > 0 || restoring.report.ledger.torn;
+        r = keeper_begin(&manager->keeper, changed, restoring.report.orphans > 0 && !restoring.damaged);
+        STEP("start.begun");
+        if (r != 0)
+                return r;
+        see_exits(manager);
+        manager_watch_expiry(manager);
+        return 0;
+}
