@@ -250,9 +250,6 @@ static int listen_somewhere(Front *front, PassedFds *passed, const char *path, c
         case -EADDRINUSE:
                 fprintf(stderr, "privmemd: another process listens on %s; stop it or choose another path\n", chosen);
                 break;
-        case -ENXIO:
-                fprintf(stderr, "privmemd: XDG_RUNTIME_DIR is not set; set it or give --socket=PATH\n");
-                break;
         default:
                 if (r < 0)
                         fprintf(stderr, "privmemd: cannot listen on %s: %s\n", chosen ?: "the default socket",
@@ -284,6 +281,8 @@ static int start(const Options *options, sd_event *event, PassedFds *passed, Rel
                 r = sd_event_set_watchdog(event, true);
         if (r >= 0)
                 r = ledger_directory(options, are_sockets_passed(passed), &directory);
+        if (r == -ENXIO)
+                message = strdup("XDG_RUNTIME_DIR is not set; set it or give --socket=PATH");
         if (r >= 0) {
                 r = manager_new(event, passed, directory, &ret->manager);
                 if (r != 0) {
