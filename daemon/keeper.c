@@ -41,6 +41,12 @@ static void unstore(const char *kind, uint64_t generation) {
 
 /* ---- a new generation of the ledger ---- */
 
+static int append_frame(Ledger *ledger, const uint8_t *records, size_t size) {
+        int r = ledger_reserve(ledger, size);
+
+        return r == 0 ? ledger_append(ledger, records, size) : r;
+}
+
 /* The snapshot, a frame for as many whole records as it takes. */
 static int append_all(Ledger *ledger, const RecordBuffer *records) {
         size_t from = 0, offset = 0, before = 0;
@@ -50,19 +56,14 @@ static int append_all(Ledger *ledger, const RecordBuffer *records) {
 
         while (record_next(records->bytes, records->size, &offset, &head, &body) > 0) {
                 if (offset - from > LEDGER_FRAME_MAX) {
-                        r = ledger_append(ledger, records->bytes + from, before - from);
+                        r = append_frame(ledger, records->bytes + from, before - from);
                         if (r != 0)
                                 return r;
                         from = before;
                 }
                 before = offset;
         }
-        return before > from ? ledger_append(ledger, records->bytes + from, before - from) : 0;
-}
-
-static int reserve_all(Ledger *ledger, size_t size) {
-        /* Frames have heads, and the last record of one may leave room. */
-        return ledger_reserve(ledger, size + size / 16 + 4096);
+        return before > from ? append_frame(ledger, records->bytes + from, before - from) : 0;
 }
 
 static int write_snapshot(Keeper *keeper, Ledger *ledger) {
@@ -77,9 +78,7 @@ static int write_snapshot(Keeper *keeper, Ledger *ledger) {
                         records.size += keeper->strange.size;
                 }
         }
-        if (r >= 0)
-                r = reserve_all(ledger, records.size);
-        return r != 0 ? r : append_all(ledger, &records);
+        return r < 0 ? r : append_all(ledger, &records);
 }
 
 /* The new one is whole, and where it outlives us, before the old one goes. */
