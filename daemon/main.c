@@ -148,11 +148,25 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 
 /* ---- start ---- */
 
+/* A client that calls without end must not keep us from hearing them. */
+static int exit_on(sd_event *event, int number) {
+        _cleanup_(sd_event_source_unrefp) sd_event_source *source = NULL;
+        int r;
+
+        r = sd_event_add_signal(event, &source, number | SD_EVENT_SIGNAL_PROCMASK, /* callback= */ NULL, NULL);
+        if (r >= 0)
+                r = sd_event_source_set_priority(source, SD_EVENT_PRIORITY_IMPORTANT);
+        return r < 0 ? r : sd_event_source_set_floating(source, true);
+}
+
 /* SIGTERM and SIGINT end the loop; a client that hangs up, or a file beyond RLIMIT_FSIZE, is an error code. */
 static int set_signals(sd_event *event) {
+        int r;
+
         signal(SIGPIPE, SIG_IGN);
         signal(SIGXFSZ, SIG_IGN);
-        return sd_event_set_signal_exit(event, true);
+        r = exit_on(event, SIGTERM);
+        return r < 0 ? r : exit_on(event, SIGINT);
 }
 
 /* Where the usual socket and the ledger are, made if need be; the caller frees *ret. -ENXIO: an ordinary user without

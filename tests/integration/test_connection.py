@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """How many may connect, and what happens when privmemd runs out of file descriptors."""
 
+import contextlib
+import json
+import memory
 import os
+import pytest
 import resource
+import signal
+import socket
+import threading
 import time
+import user
 
 import pytest
 
 import memory
 import user
 from broker import wait_until
+from contract import INTERFACE
 from memory import PAGE
 from wire import Client, Closed
 
@@ -100,3 +109,37 @@ def test_no_file_descriptor_left_to_receive_one(start):
     for one in [*crowd, client]:
         one.close()
     wait_until(lambda: is_served(daemon.connect()), what="a place for the next client")
+
+
+@contextlib.contextmanager
+def calls_without_end(daemon):
+    """A client that has always sent more calls than were answered."""
+    link = daemon.connect().socket
+    calls = (json.dumps({"method": f"{INTERFACE}.GetHost", "parameters": {}}).encode() + b"\0") * 100
+
+    def send():
+        with contextlib.suppress(OSError):
+            while True:
+                link.sendall(calls)
+
+    def receive():
+        with contextlib.suppress(OSError):
+            while link.recv(1 << 18):
+                pass
+
+    threads = [threading.Thread(target=one) for one in (send, receive)]
+    for thread in threads:
+        thread.start()
+    yield
+    with contextlib.suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+
+
+def test_ends_while_a_client_calls_without_end(start):
+    daemon = start()
+    with calls_without_end(daemon):
+        time.sleep(0.5)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
