@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""privmemd has all that it keeps again after whatever systemd does to it, and so does the next privmemd."""
+
+import contextlib
+import mmap
+import os
+import pathlib
+import shutil
+import signal
+import time
+
+import pytest
+
+import memory
+from broker import wait_until
+from machine import SOCKET, UNIT
+from memory import HUGE_PAGE, MIB, slot
+from user import ALICE, BOB
+from wire import Client
+
+RESTARTED = ("Failed with result", "Main process exited", "core-dump", "Watchdog timeout", "Killing process")
+STORED = "3"  # the two ends of the bag, and the ledger
+SIZE = 4 * MIB
+
+
+def pattern(vm, backing):
+    return f"{vm}/{backing} ".encode() * 100
+
+
+# ---- what is in the machine ----
+
+
+def run_vmm(contract, vm, peer=None, shown=None):
+    """A VMM with memory, slots and private ranges, which shares its memory with a peer or shows what is shared with it."""
+    client = Client(SOCKET, contract)
+    client.register(vm, exitPolicy="retain")
+    client.call("AttachVM", vm=vm)
+    mapped = mmap.mmap(client.allocate(vm=vm, size=SIZE).fd, SIZE)
+    mapped[:len(pattern(vm, "ram0"))] = pattern(vm, "ram0")
+    hva = memory.address_of(mapped)
+    slots = [slot(0, 0, SIZE // 2, backing="ram0", userspaceAddr=hva),
+             slot(1, 1 << 32, SIZE // 2, userspaceAddr=hva + SIZE // 2, flags=["log_dirty_pages"])]
+    if peer:
+        client.call("ShareBacking", vm=vm, backing="ram0", peer=peer, access="read_only")
+    if shown:
+        lent = client.call("OpenBacking", vm=shown, backing="ram0", access="read_only").fd
+        other = memory.libc.mmap(None, SIZE, mmap.PROT_READ, mmap.MAP_SHARED, lent, 0)
+        slots.append(slot(2, 1 << 33, SIZE, backing="ram0", backingVM=shown, userspaceAddr=other, flags=["readonly"]))
+    client.call("SetSlots", vm=vm, slots=slots)
+    client.close()
+    run_vmm.kept = mapped
+
+
+def furnish(service):
+    """VMs of several users: two that run, one with its successor, one that is retained, and one that never ran. Returns
+    the VMMs."""
+    root, bob = service.connect(), service.connect(BOB)
+    bob.register("web2", exitPolicy="retain")
+    vmms = {"web1": service.process(ALICE, run_vmm, service.contract, "web1", "web2"),
+            "web2": service.process(BOB, run_vmm, service.contract, "web2", None, "web1")}
+    successor = service.process(ALICE, os.getpid)
+    root.call("HandOverVM", vm="web1", pidFileDescriptor=0, fds=[successor.pidfd])
+    service.process(BOB, run_vmm, service.contract, "web3").kill()
+    wait_until(lambda: state(root, "web3") == "retained")
+    root.register("web4", ownerUID=ALICE, type="sw_protected", aliasPolicy="observe")
+    memory.write(root.allocate("ram0", SIZE, "web4").fd, pattern("web4", "ram0"))
+    given = memory.memfd(SIZE)
+    memory.write(given, pattern("web4", "given"))
+    root.adopt(given, "given", "web4")
+    os.close(given)
+    root.call("SetMemoryAttributes", vm="web4", guestPhysAddr=MIB, memorySize=MIB, private=True)
+    root.call("SetSlot", vm="web4", slot=slot(0, 0, SIZE, backing="given", userspaceAddr=1 << 40))
+    return vmms
+
+
+def state(client, vm):
+    (found,) = client.call("ListVMs", vm=vm)["vms"]
+    return found["state"]
+
+
+def everything(service):
+    """All that anybody is shown."""
+    client = service.connect()
+    seen = [client.call("GetHost")]
+    for method in ("ListVMs", "ListBackings", "ListSlots"):
+        seen += client.listed(method)
+    for vm in client.listed("ListVMs"):
+        seen += client.listed("ListMemory", vm=vm["name"])
+    return seen + [service.varlink("ListVMs", uid=uid) for uid in (ALICE, BOB)]
+
+
+def check_bytes(service):
+    client = service.connect()
+    for backing in client.listed("ListBackings"):
+        names = backing["vm"], backing["name"]
+        fd = client.call("OpenBacking", vm=names[0], backing=names[1]).fd
+        assert memory.read(fd, len(pattern(*names))) == pattern(*names)
+
+
+@contextlib.contextmanager
+def nothing_changes(service):
+    """What the block does ends the daemon; a client that then calls waits for the next one."""
+    before, pid = everything(service), service.daemon_pid()
+    assert service.show("NFileDescriptorStore") == STORED
+    yield
+    wait_until(lambda: service.daemon_pid() != pid, 20, "the end of the daemon")
+    service.connect(ALICE).call("GetHost")
+    assert everything(service) == before
+    check_bytes(service)
+    service.wait_for("SubState", "running")
+    assert service.show("NFileDescriptorStore") == STORED
+
+
+def check_watched(service, vmms):
+    """They are attached, so everything() says; and their exit is seen."""
+    client = service.connect()
+    for name, vmm in vmms.items():
+        vmm.kill()
+        wait_until(lambda name=name: state(client, name) == "retained")
+    check_bytes(service)
+
+
+# ---- what systemd does ----
+
+
+def kill(service):
+    service.signal(signal.SIGKILL)
+
+
+def restart(service):
+    service.systemctl("restart", UNIT)
+
+
+def stop(service):
+    """The client's call starts it."""
+    service.systemctl("stop", UNIT)
+
+
+def reexecute(service):
+    service.systemctl("daemon-reexec")
+    kill(service)
+
+
+def reload(service):
+    service.systemctl("daemon-reload")
+    service.systemctl("reload", UNIT)
+    kill(service)
+
+
+@pytest.mark.parametrize("event", [kill, restart, stop, reexecute, reload])
+def test_kept(service, event):
+    service.expect(*RESTARTED)
+    vmms = furnish(service)
+    with nothing_changes(service):
+        event(service)
+    check_watched(service, vmms)
+
+
+def test_kept_when_the_watchdog_kills(service):
+    service.drop_in("[Service]\nWatchdogSec=1s\n")
+    service.restart()
+    service.expect(*RESTARTED)
+    vmms = furnish(service)
+    with nothing_changes(service):
+        service.signal(signal.SIGSTOP)
+    check_watched(service, vmms)
+
+
+def test_kept_with_huge_pages(service, pages):
+    client = service.connect(ALICE)
+    client.register("web1")
+    memory.write(client.allocate(size=HUGE_PAGE, kind="hugetlb").fd, pattern("web1", "ram0"))
+    service.expect(*RESTARTED)
+    with nothing_changes(service):
+        kill(service)
+
+
+def test_no_system_call_is_denied(service):
+    """With the same filter, but death for what it denies."""
+    service.drop_in("[Service]\nSystemCallErrorNumber=kill\n")
+    service.restart()
+    service.expect(*RESTARTED)
+    furnish(service)
+    with nothing_changes(service):
+        kill(service)
+    with nothing_changes(service):
+        stop(service)
+    assert service.show("NRestarts") == "0"  # since the stop
+
+
+def test_killed_again_and_again(service):
+    service.expect(*RESTARTED)
+    vmms = furnish(service)
+    for _ in range(3):
+        with nothing_changes(service):
+            kill(service)
+    check_watched(service, vmms)
+
+
+@contextlib.contextmanager
+def enabled(service):
+    """The machine has no multi-user.target, which is what wants the service that is enabled; here another target does."""
+    service.systemctl("add-wants", "basic.target", UNIT)
+    try:
+        yield
+    finally:
+        service.systemctl("disable", UNIT)
+
+
+def test_kept_without_the_socket(service):
+    """systemd knows the unit, for a target wants it. A VMM that exits meanwhile is missed."""
+    vmms = furnish(service)
+    with enabled(service):
+        service.systemctl("stop", "privmemd.socket", UNIT)
+        vmms["web2"].kill()
+        service.systemctl("daemon-reload")
+        service.systemctl("start", UNIT)
+        client = service.connect()
+        wait_until(lambda: state(client, "web2") == "retained")
+        assert state(client, "web1") == "attached"
+        check_bytes(service)
+
+
+def test_unit_that_systemd_forgets(service):
+    """It forgets a unit that does not run and that nothing refers to, with all that it keeps for it."""
+    furnish(service)
+    service.systemctl("stop", "privmemd.socket", UNIT)
+    service.wait_for("NFileDescriptorStore", "0")
+    service.systemctl("start", UNIT)
+    assert service.varlink("ListVMs") == {"vms": []}
+
+
+# ---- another privmemd ----
+
+
+@contextlib.contextmanager
+def installed(service, program):
+    """Another program in the place of privmemd, until the end of the block."""
+    path = service.root / service.run("sh", "-c", "command -v privmemd").stdout.strip().lstrip("/")
+    saved = path.with_name("privmemd.saved")
+    os.rename(path, saved)
+    try:
+        shutil.copy(program, path)
+        yield
+    finally:
+        os.rename(saved, path)
+
+
+def test_upgrade_and_back(service):
+    vmms = furnish(service)
+    with installed(service, service.build / "tests" / "kill" / "privmemd-steps"), nothing_changes(service):
+        restart(service)
+    with nothing_changes(service):
+        restart(service)
+    check_watched(service, vmms)
+
+
+# ---- the end of it ----
+
+
+def test_clean_ends_all(service):
+    """Nothing is left, and nothing half. A VMM goes on with its memory, and can give it back to privmemd."""
+    vmms = furnish(service)
+    service.systemctl("stop", UNIT)
+    assert service.show("NFileDescriptorStore") == STORED
+    service.systemctl("clean", "--what=fdstore", UNIT)
+    assert service.show("NFileDescriptorStore") == "0"
+    host = service.varlink("GetHost")
+    assert [host[field] for field in ("vms", "backings", "slots", "promisedBytes")] == [0, 0, 0, 0]
+    client = service.connect()
+    for method in ("ListVMs", "ListBackings", "ListSlots"):
+        assert client.listed(method) == []
+    assert service.show("NFileDescriptorStore") == STORED
+
+    (mapping,) = [line for line in pathlib.Path(f"/proc/{vmms['web1'].pid}/maps").read_text().splitlines()
+                  if line.endswith("/memfd:privmemd:web1/ram0 (deleted)")]
+    alice = service.connect(ALICE)
+    alice.register("web1", exitPolicy="retain")
+    fd = os.open(f"/proc/{vmms['web1'].pid}/map_files/{mapping.split()[0]}", os.O_RDWR)
+    alice.adopt(fd)
+    os.close(fd)
+    assert memory.read(alice.call("OpenBacking", vm="web1", backing="ram0").fd, 5) == pattern("web1", "ram0")[:5]
+
+
+# ---- many ----
+
+VMS, BACKINGS = 400, 10
+
+
+def test_thousands(service):
+    service.expect(*RESTARTED)
+    root = service.connect()
+    vmm = service.process(ALICE, os.getpid)
+    for i in range(VMS):
+        name = f"vm{i}"
+        root.register(name, ownerUID=ALICE, exitPolicy="retain")
+        for j in range(BACKINGS):
+            root.allocate(f"ram{j}", vm=name)
+        root.call("AttachVM", vm=name, pidFileDescriptor=0, fds=[vmm.pidfd])
+    root.close()
+    before = service.connect().call("GetHost")
+    pid = service.daemon_pid()
+    began = time.monotonic()
+    kill(service)
+    wait_until(lambda: service.daemon_pid() != pid)
+    client = service.connect()
+    after = client.call("GetHost")
+    print(f"{VMS * BACKINGS} backings of {VMS} VMs: {time.monotonic() - began:.3f} s from kill to answer")
+    assert after == before
+    assert (after["vms"], after["backings"]) == (VMS, VMS * BACKINGS)
+    assert service.show("NFileDescriptorStore") == STORED
+    vmm.kill()
+    wait_until(lambda: {vm["state"] for vm in client.listed("ListVMs")} == {"retained"}, 20)
