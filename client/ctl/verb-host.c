@@ -48,6 +48,7 @@ static int print_facts(json_object *host) {
         add_row(&t, "guest_memfd", format_guest_memfd(features));
         add_feature(&t, "cachestat", features, "cachestat");
         add_feature(&t, "noexec seal", features, "noexecSeal");
+        add_row(&t, "Custody", format_text_field(host, "custody"));
         add_row(&t, "VMs", format_number_field(host, "vms"));
         add_row(&t, "Backings", format_number_field(host, "backings"));
         add_row(&t, "Slots", format_number_field(host, "slots"));

@@ -419,12 +419,13 @@ int format_host(const Front *front, Service *service, sd_json_variant **ret) {
                 UNSIGNED("holderListsPerUID", HOLDER_LISTS_PER_UID_MAX));
         if (r < 0)
                 return r;
-        return sd_json_buildo(ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),
-                              UNSIGNED("pageSize", (uint64_t) sysconf(_SC_PAGESIZE)),
-                              SD_JSON_BUILD_PAIR_VARIANT("features", features),
-                              SD_JSON_BUILD_PAIR_VARIANT("hugePagePools", pools),
-                              SD_JSON_BUILD_PAIR_VARIANT("limits", limits), UNSIGNED("vms", registry->n_vms),
-                              UNSIGNED("backings", registry->n_backings), UNSIGNED("slots", registry->n_slots),
-                              UNSIGNED("promisedBytes", registry->promised_bytes),
-                              UNSIGNED("residentBytes", host_resident(service)));
+        return sd_json_buildo(
+                ret, STRING("version", PRIVMEMD_VERSION), STRING("kernelRelease", uts.release),
+                UNSIGNED("pageSize", (uint64_t) sysconf(_SC_PAGESIZE)),
+                SD_JSON_BUILD_PAIR_VARIANT("features", features), SD_JSON_BUILD_PAIR_VARIANT("hugePagePools", pools),
+                SD_JSON_BUILD_PAIR_VARIANT("limits", limits),
+                STRING("custody", custody_word(service_custody(service))), UNSIGNED("vms", registry->n_vms),
+                UNSIGNED("backings", registry->n_backings), UNSIGNED("slots", registry->n_slots),
+                UNSIGNED("promisedBytes", registry->promised_bytes),
+                UNSIGNED("residentBytes", host_resident(service)));
 }

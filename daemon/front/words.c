@@ -124,17 +124,22 @@ static const struct {
                                     "Choose other memory, or delete that slot first." },
 };
 
+static const char *const custodies[] = {
+        [CUSTODY_NONE] = "none",
+        [CUSTODY_RUNTIME_FILE] = "runtime_file",
+        [CUSTODY_FD_STORE] = "fd_store",
+};
 static const struct {
         const char *word, *sentence;
 } survival_reasons[] = {
         [SURVIVAL_RETAINED] = { "retained",
                                 "the exit policy of the VM is retain: the memory is kept until it is released" },
         [SURVIVAL_SHARED_FILE] = { "shared_file",
-                                   "the next VMM maps the same file; what a VMM maps privately is not in it" },
+                                   "the VMM hands the VM over, and the next one maps the same file; what a VMM maps privately is not in it" },
         [SURVIVAL_IN_FD_STORE] = { "in_fd_store",
                                    "the service manager keeps the file descriptors of privmemd in the fd store" },
         [SURVIVAL_FOUND_IN_VMM] = { "found_in_vmm",
-                                    "the living VMM has the memory, and privmemd takes a file descriptor from it" },
+                                    "privmemd takes a file descriptor from the living VMM, if that has the memory open or mapped" },
         [SURVIVAL_RELEASED] = { "released",
                                 "the exit policy of the VM is release: the memory is freed, unless a slot of another VM shows some of the VM's" },
         [SURVIVAL_BOUND_TO_ONE_VM] = { "bound_to_one_vm",
@@ -163,6 +168,7 @@ _Static_assert(ELEMENTSOF(slot_rules) == _RULE_MAX, "a SlotRule has no word");
 _Static_assert(SLOT_LOG_DIRTY_PAGES == 1 << 0 && SLOT_READONLY == 1 << 1 && SLOT_GUEST_MEMFD == 1 << 2 &&
                        ELEMENTSOF(slot_flags) == SLOT_FLAGS,
                "a flag has no word");
+_Static_assert(ELEMENTSOF(custodies) == _CUSTODY_MAX, "a Custody has no word");
 _Static_assert(ELEMENTSOF(survival_reasons) == _SURVIVAL_REASON_MAX, "a SurvivalReason has no word");
 
 static int find(const char *const *words, size_t n, const char *word, int fallback) {
@@ -223,6 +229,10 @@ uint32_t slot_flag_of(const char *word) {
 
 const char *access_word(bool read_only) {
         return read_only ? "read_only" : "read_write";
+}
+
+const char *custody_word(Custody custody) {
+        return custodies[custody];
 }
 
 const char *survival_reason_word(SurvivalReason reason) {

@@ -30,6 +30,7 @@ const char *slot_flag_word(unsigned bit);
 uint32_t slot_flag_of(const char *word);
 
 const char *access_word(bool read_only);
+const char *custody_word(Custody custody);
 const char *survival_reason_word(SurvivalReason reason);
 const char *survival_reason_sentence(SurvivalReason reason);
 
