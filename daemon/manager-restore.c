@@ -24,6 +24,7 @@ typedef struct Restoring {
         Manager *manager;
         Wanted *wanted; /* by id */
         size_t n_wanted;
+        size_t next_wanted; /* what follows the one that was found last */
         KeeperReport report;
         uint64_t lost_backings;
         bool damaged; /* what nobody knows may be something that the ledger has lost */
@@ -70,7 +71,12 @@ static int list_wanted(Restoring *r) {
         return 0;
 }
 
-/* The fd must be what the ledger says it is. */
+/* Of an fd of the bag, which has held the file since before the ledger named it. */
+static bool is_parked_file_of(const Backing *backing, int fd) {
+        return memory_file_is(fd, backing->dev, backing->ino, backing->size);
+}
+
+/* An fd of a process must be what the ledger says it is. */
 static bool is_file_of(Manager *manager, const Backing *backing, int fd) {
         MemoryIdentity identity;
         const char *found;
@@ -106,19 +112,30 @@ static int keep_process(Restoring *r, Wanted *wanted, int fd) {
         return k < 0 ? k : restore_process(r->manager, wanted, &process);
 }
 
+/* A full message has its ids in order. */
+static Wanted *find_wanted(Restoring *r, uint64_t id) {
+        Wanted key = { .id = id }, *found = r->wanted + r->next_wanted;
+
+        if (r->next_wanted >= r->n_wanted || found->id != id)
+                found = bsearch(&key, r->wanted, r->n_wanted, sizeof(key), compare_wanted);
+        if (found)
+                r->next_wanted = (size_t) (found - r->wanted) + 1;
+        return found;
+}
+
 static int found_in_bag(uint64_t id, int fd, void *userdata) {
         Restoring *restoring = userdata;
         Manager *manager = restoring->manager;
-        Wanted key = { .id = id }, *wanted;
+        Wanted *wanted;
         int r = 0;
 
         restoring->report.n_fds++;
         if (id > manager->registry->last_id)
                 manager->registry->last_id = id;
-        wanted = bsearch(&key, restoring->wanted, restoring->n_wanted, sizeof(key), compare_wanted);
+        wanted = find_wanted(restoring, id);
         if (wanted && wanted->vm)
                 r = keep_process(restoring, wanted, fd);
-        else if (wanted && is_file_of(manager, wanted->backing, fd)) {
+        else if (wanted && is_parked_file_of(wanted->backing, fd)) {
                 r = keeper_keep_fd(&manager->keeper, id, fd);
                 if (r >= 0)
                         custody_restore(wanted->backing, fd);

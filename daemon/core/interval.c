@@ -194,6 +194,9 @@ static unsigned block_find(const IntervalBlock *block, bool inner, uint64_t star
 static unsigned block_reach(const IntervalBlock *block, bool inner, unsigned at, uint64_t last) {
         unsigned below;
 
+        /* Going on, it is mostly the next one. */
+        if (at > 0 && at < block->n && block->entries[at].last >= last)
+                return at;
         if (block->rising) {
                 below = count_lasts_below(block, inner, last);
                 return below > at ? below : at;

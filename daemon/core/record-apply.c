@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,77 +9,87 @@
 #include "core/range.h"
 #include "core/record-private.h"
 
-/* A VM or a backing under the id that the ledger has for it. */
+/* A VM or a backing under the id that the ledger has for it. What is gone keeps its place, so that nothing in the table
+ * moves; ids are not given away twice. */
 typedef struct Known {
-        uint64_t id;
+        uint64_t id; /* 0: the place is free */
         VM *vm;
         Backing *backing;
 } Known;
 
-static int compare_known(const void *a, const void *b) {
-        const Known *x = a, *y = b;
+#define KNOWN_MIN 64U
 
-        return x->id < y->id ? -1 : x->id > y->id;
+/* Where the id is, or else the free place where it belongs. */
+static Known *place_of(Known *table, size_t n, uint64_t id) {
+        size_t at = (size_t) (id * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (n - 1);
+
+        while (table[at].id != 0 && table[at].id != id)
+                at = (at + 1) & (n - 1);
+        return &table[at];
 }
 
 static Known *find(RecordReader *reader, uint64_t id) {
-        Known key = { .id = id }, **found;
+        Known *known;
 
-        found = tfind(&key, &reader->by_id, compare_known);
-        return found ? *found : NULL;
+        if (id == 0 || reader->n_places == 0)
+                return NULL;
+        known = place_of(reader->known, reader->n_places, id);
+        return known->vm || known->backing ? known : NULL;
 }
 
 static void forget(RecordReader *reader, uint64_t id) {
         Known *known = find(reader, id);
 
-        if (!known)
-                return;
-        if (reader->last_vm == known)
-                reader->last_vm = NULL;
-        if (reader->last_backing == known)
-                reader->last_backing = NULL;
-        tdelete(known, &reader->by_id, compare_known);
-        free(known);
+        if (known)
+                known->vm = NULL, known->backing = NULL;
+}
+
+static int grow(RecordReader *reader) {
+        size_t n = reader->n_places > 0 ? 2 * reader->n_places : KNOWN_MIN;
+        Known *old = reader->known, *table;
+
+        table = calloc(n, sizeof(*table));
+        if (!table)
+                return -ENOMEM;
+        for (size_t i = 0; i < reader->n_places; i++)
+                if (old[i].id != 0)
+                        *place_of(table, n, old[i].id) = old[i];
+        free(old);
+        reader->known = table;
+        reader->n_places = n;
+        return 0;
 }
 
 static int remember(RecordReader *reader, uint64_t id, VM *vm, Backing *backing) {
         Known *known;
+        int r;
 
-        known = malloc(sizeof(*known));
-        if (!known)
-                return -ENOMEM;
-        *known = (Known) { .id = id, .vm = vm, .backing = backing };
-        if (!tsearch(known, &reader->by_id, compare_known)) {
-                free(known);
-                return -ENOMEM;
+        if (2 * (reader->n_known + 1) > reader->n_places) {
+                r = grow(reader);
+                if (r < 0)
+                        return r;
         }
+        known = place_of(reader->known, reader->n_places, id);
+        reader->n_known += known->id == 0;
+        *known = (Known) { .id = id, .vm = vm, .backing = backing };
         if (id > reader->registry->last_id)
                 reader->registry->last_id = id;
         return 0;
 }
 
 void record_reader_done(RecordReader *reader) {
-        tdestroy(reader->by_id, free);
-        reader->by_id = reader->last_vm = reader->last_backing = NULL;
-}
-
-/* Most records are about the same VM and the same backing as the one before. */
-static Known *find_kind(RecordReader *reader, uint64_t id, void **last) {
-        Known *known = *last;
-
-        if (!known || known->id != id)
-                *last = known = id != 0 ? find(reader, id) : NULL;
-        return known;
+        free(reader->known);
+        *reader = (RecordReader) { .registry = reader->registry };
 }
 
 static VM *find_vm(RecordReader *reader, uint64_t id) {
-        const Known *known = find_kind(reader, id, &reader->last_vm);
+        const Known *known = find(reader, id);
 
         return known ? known->vm : NULL;
 }
 
 static Backing *find_backing(RecordReader *reader, uint64_t id) {
-        const Known *known = find_kind(reader, id, &reader->last_backing);
+        const Known *known = find(reader, id);
 
         return known ? known->backing : NULL;
 }
@@ -469,13 +478,9 @@ static int apply_slot(RecordReader *reader, const uint8_t *body, size_t size) {
                 .hva = b.hva,
                 .backing = find_backing(reader, b.backing),
                 .offset = b.offset,
+                .guest_memfd = find_backing(reader, b.guest_memfd),
                 .guest_memfd_offset = b.guest_memfd_offset,
         };
-        if (b.guest_memfd != 0) {
-                const Known *known = find(reader, b.guest_memfd);
-
-                spec.guest_memfd = known ? known->backing : NULL;
-        }
         if (!spec.backing != (b.backing == 0) || !spec.guest_memfd != (b.guest_memfd == 0))
                 return RECORD_E_DAMAGED;
         r = restore_slot(vm, &spec, &b, tail);

@@ -80,8 +80,8 @@ typedef struct RecordReader {
         Registry *registry;
 
         /* private */
-        void *by_id; /* tsearch(3) tree of VMs and backings */
-        void *last_vm, *last_backing;
+        struct Known *known; /* VMs and backings by id: a hash table */
+        size_t n_known, n_places;
 } RecordReader;
 
 /* Slots are not judged: they were when they were set, and the audit looks at all of them. 0, RECORD_E_…, -ENOMEM. */

@@ -23,11 +23,25 @@ __attribute__((constructor)) static void fill_table(void) {
                         table[n][b] = table[n - 1][b] >> 8 ^ table[0][table[n - 1][b] & 0xff];
 }
 
-uint32_t crc32c(uint32_t crc, const void *bytes, size_t size) {
-        const uint8_t *at = bytes;
+#ifdef __x86_64__
+/* The processor's own instruction, which is five times as fast. */
+__attribute__((target("sse4.2"))) static uint32_t by_instruction(uint32_t crc, const uint8_t *at, size_t size) {
+        uint64_t word, wide = crc;
+
+        for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word)) {
+                memcpy(&word, at, sizeof(word));
+                wide = __builtin_ia32_crc32di(wide, word);
+        }
+        crc = (uint32_t) wide;
+        for (; size > 0; size--, at++)
+                crc = __builtin_ia32_crc32qi(crc, *at);
+        return crc;
+}
+#endif
+
+static uint32_t by_table(uint32_t crc, const uint8_t *at, size_t size) {
         uint64_t word;
 
-        crc = ~crc;
         for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word)) {
                 memcpy(&word, at, sizeof(word));
                 word = le64toh(word) ^ crc;
@@ -37,5 +51,17 @@ uint32_t crc32c(uint32_t crc, const void *bytes, size_t size) {
         }
         for (; size > 0; size--, at++)
                 crc = crc >> 8 ^ table[0][(crc ^ *at) & 0xff];
-        return ~crc;
+        return crc;
+}
+
+uint32_t crc32c_portable(uint32_t crc, const void *bytes, size_t size) {
+        return ~by_table(~crc, bytes, size);
+}
+
+uint32_t crc32c(uint32_t crc, const void *bytes, size_t size) {
+#ifdef __x86_64__
+        if (__builtin_cpu_supports("sse4.2"))
+                return ~by_instruction(~crc, bytes, size);
+#endif
+        return crc32c_portable(crc, bytes, size);
 }

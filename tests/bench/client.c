@@ -4,7 +4,10 @@
  * each call made beforehand. Each timed call is undone by another that is not timed.
  *
  * usage: bench-client SOCKET allocate|set-slot varlink|privmemd
+ *        bench-client SOCKET allocate privmemd OTHERS
  *        bench-client SOCKET allocate raw
+ *
+ * OTHERS: so many backings of other VMs are there too.
  *
  * Prepares the server, warms up, and checks meanwhile that the server does what the benchmark is about. Then, for
  * each number on standard input: so many calls, and the median of their times in ns on standard output. */
@@ -15,15 +18,16 @@
 #include "bench.h"
 #include "memory.h"
 
-#define INTERFACE      "io.privmemd.Memory"
-#define CALLS_MAX      10000
-#define WARM_UP        200
-#define OTHER_BACKINGS 100
-#define OTHER_SLOTS    1000
-#define SLOT_ID        500                 /* has neighbours on both sides */
-#define SLOT_SIZE      (UINT64_C(1) << 20) /* no advice on the pages of slots below 2 MiB */
-#define SLOT_HVA       UINT64_C(0x7f0000000000)
-#define SLOT_REPLY     "{\"parameters\":{\"verdict\":{\"outcome\":\"ok\",\"kernelErrno\":0,\"conflicts\":[]}}}"
+#define INTERFACE       "io.privmemd.Memory"
+#define CALLS_MAX       10000
+#define WARM_UP         200
+#define OTHER_BACKINGS  100
+#define BACKINGS_PER_VM 200 /* of other VMs */
+#define OTHER_SLOTS     1000
+#define SLOT_ID         500                 /* has neighbours on both sides */
+#define SLOT_SIZE       (UINT64_C(1) << 20) /* no advice on the pages of slots below 2 MiB */
+#define SLOT_HVA        UINT64_C(0x7f0000000000)
+#define SLOT_REPLY      "{\"parameters\":{\"verdict\":{\"outcome\":\"ok\",\"kernelErrno\":0,\"conflicts\":[]}}}"
 
 /* As it goes over the wire; a varlink message ends with a 0, and so do the raw server's answers. */
 typedef struct Message {
@@ -79,8 +83,8 @@ typedef struct Work {
         const char *here, *gone; /* what GetHost of privmemd says after each */
 } Work;
 
-static Message allocate(const char *name) {
-        return varlink("AllocateBacking", "\"vm\":\"bench\",\"name\":\"%s\",\"size\":%ju", name,
+static Message allocate(const char *vm, const char *name) {
+        return varlink("AllocateBacking", "\"vm\":\"%s\",\"name\":\"%s\",\"size\":%ju", vm, name,
                        (uintmax_t) MEMORY_SIZE);
 }
 
@@ -113,22 +117,38 @@ static void check_verdict(void) {
                 die("the answer is %s and not %s", server.reply, SLOT_REPLY);
 }
 
-static Work prepare_allocate(bool privmemd) {
+static void allocate_many(const char *vm, unsigned n) {
         char name[32];
+
+        for (unsigned i = 0; i < n; i++) {
+                snprintf(name, sizeof(name), "other%u", i);
+                must(allocate(vm, name), "\"fileDescriptor\":0");
+                check_memory();
+        }
+}
+
+/* others: backings of other VMs. */
+static Work prepare_allocate(bool privmemd, unsigned others) {
+        static char here[32], gone[32];
+        char vm[32];
 
         if (privmemd)
                 must(varlink("RegisterVM", "\"name\":\"bench\""), "\"created\":true");
-        for (unsigned i = 0; i < OTHER_BACKINGS; i++) {
-                snprintf(name, sizeof(name), "other%u", i);
-                must(allocate(name), "\"fileDescriptor\":0");
-                check_memory();
+        allocate_many("bench", OTHER_BACKINGS);
+        for (unsigned done = 0, n; done < others; done += n) {
+                n = others - done < BACKINGS_PER_VM ? others - done : BACKINGS_PER_VM;
+                snprintf(vm, sizeof(vm), "other%u", done);
+                must(varlink("RegisterVM", "\"name\":\"%s\"", vm), "\"created\":true");
+                allocate_many(vm, n);
         }
+        snprintf(here, sizeof(here), "\"backings\":%u,", others + OTHER_BACKINGS + 1);
+        snprintf(gone, sizeof(gone), "\"backings\":%u,", others + OTHER_BACKINGS);
         return (Work) {
-                .call = allocate("ram"),
+                .call = allocate("bench", "ram"),
                 .undo = varlink("ReleaseBacking", "\"vm\":\"bench\",\"backing\":\"ram\""),
                 .check = check_memory,
-                .here = "\"backings\":101,",
-                .gone = "\"backings\":100,",
+                .here = here,
+                .gone = gone,
         };
 }
 
@@ -199,19 +219,21 @@ static uint64_t median_of_calls(const Work *work, size_t n) {
 }
 
 int main(int argc, char *argv[]) {
-        bool privmemd = argc == 4 && strcmp(argv[3], "privmemd") == 0;
+        bool privmemd = argc >= 4 && strcmp(argv[3], "privmemd") == 0;
+        unsigned others = argc == 5 ? (unsigned) strtoul(argv[4], NULL, 10) : 0;
         size_t n;
         Work work;
 
-        if (argc != 4) {
-                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|privmemd|raw\n", argv[0]);
+        if (argc != 4 && !(privmemd && argc == 5)) {
+                fprintf(stderr, "usage: %s SOCKET allocate|set-slot varlink|privmemd|raw [OTHERS]\n", argv[0]);
                 return 2;
         }
         server.fd = connect_to(argv[1]);
         if (strcmp(argv[3], "raw") == 0)
                 work = prepare_raw();
         else
-                work = strcmp(argv[2], "allocate") == 0 ? prepare_allocate(privmemd) : prepare_set_slot(privmemd);
+                work = strcmp(argv[2], "allocate") == 0 ? prepare_allocate(privmemd, others) :
+                                                          prepare_set_slot(privmemd);
         for (size_t i = 0; i < WARM_UP; i++)
                 (void) timed_call(&work, /* look= */ privmemd && i == 0);
         while (scanf("%zu", &n) == 1 && n > 0 && n <= CALLS_MAX) {

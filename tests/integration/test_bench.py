@@ -10,16 +10,18 @@ import sys
 import pytest
 
 RUN = pathlib.Path(__file__).resolve().parents[1] / "bench" / "run"
-GOALS = ("slots.kernel-10", "slots.vm", "slots.memory", "slots.set-many")
+SLOTS = ("slots.kernel-10", "slots.vm", "slots.memory", "slots.set-many")
+RESTART = ("restart.allocate", "restart.start", "restart.generation", "restart.ledger")
 
 
 @pytest.mark.plain
-def test_slots_are_measured():
-    done = subprocess.run([sys.executable, RUN, *GOALS, "--brief", "--json"], env=dict(os.environ), text=True,
+@pytest.mark.parametrize("goals", (SLOTS, RESTART), ids=("slots", "restart"))
+def test_is_measured(goals):
+    done = subprocess.run([sys.executable, RUN, *goals, "--brief", "--json"], env=dict(os.environ), text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert set(rows) == set(GOALS)
+    assert set(rows) == set(goals)
     for name, row in rows.items():
         if name == "slots.kernel-10" and row["ratio"] is None and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             continue
