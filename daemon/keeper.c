@@ -234,7 +234,8 @@ int keeper_begin(Keeper *keeper, bool always, bool repack) {
         if (keeper->mode == CUSTODY_NONE)
                 return 0;
         /* A bag without a ledger would be a ledger lost. */
-        if (always || !keeper->ledger || is_due(keeper))
+        /* The header says who may read what we are about to write. */
+        if (always || !keeper->ledger || ledger_is_of_another_version(keeper->ledger) || is_due(keeper))
                 r = renew_ledger(keeper);
         if (r == 0 && keeper->mode == CUSTODY_FD_STORE && (repack || !keeper->bag))
                 r = renew_bag(keeper);

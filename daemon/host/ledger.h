@@ -50,6 +50,8 @@ Ledger *ledger_free(Ledger *ledger);
 /* The snapshot is whole. */
 int ledger_complete(Ledger *ledger);
 bool ledger_is_complete(const Ledger *ledger);
+/* Written by an older privmemd, or by a newer one that lets us read it. */
+bool ledger_is_of_another_version(const Ledger *ledger);
 uint64_t ledger_generation(const Ledger *ledger);
 uint64_t ledger_size(const Ledger *ledger); /* bytes up to the end of the last frame; known after ledger_read() */
 int ledger_fd(const Ledger *ledger);        /* borrowed */

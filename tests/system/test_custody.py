@@ -19,6 +19,7 @@ from user import ALICE, BOB
 from wire import Client
 
 RESTARTED = ("Failed with result", "Main process exited", "core-dump", "Watchdog timeout", "Killing process")
+KEPT_FOR_IT = "1 records of a newer privmemd are kept for it"
 STORED = "3"  # the two ends of the bag, and the ledger
 SIZE = 4 * MIB
 
@@ -147,7 +148,7 @@ def reload(service):
     kill(service)
 
 
-@pytest.mark.parametrize("event", [kill, restart, stop, reexecute, reload])
+@pytest.mark.parametrize("event", [restart, stop, reexecute, reload])
 def test_kept(service, event):
     service.expect(*RESTARTED)
     vmms = furnish(service)
@@ -246,13 +247,48 @@ def installed(service, program):
         os.rename(saved, path)
 
 
-def test_upgrade_and_back(service):
+def in_tests(service, name):
+    return service.build / "tests" / "system" / name
+
+
+def ledger_file(service):
+    """Where /proc has the memfd."""
+    (found,) = [path for path in pathlib.Path(f"/proc/{service.daemon_pid()}/fd").iterdir()
+                if os.readlink(path).startswith("/memfd:privmemd:ledger")]
+    return found
+
+
+def test_newer_version_and_back(service):
+    """What we do not know of its ledger is carried along, and is there when it comes back."""
     vmms = furnish(service)
-    with installed(service, service.build / "tests" / "kill" / "privmemd-steps"), nothing_changes(service):
+    with installed(service, in_tests(service, "privmemd-newer")), nothing_changes(service):
         restart(service)
-    with nothing_changes(service):
-        restart(service)
+    service.expect(KEPT_FOR_IT, *RESTARTED)
+    for _ in range(2):
+        with nothing_changes(service):
+            kill(service)
+        assert ledger_file(service).read_bytes().count(b"what only the newer privmemd knows") == 1
     check_watched(service, vmms)
+
+
+def test_incompatible_version_and_back(service):
+    """We leave its ledger alone, do not start, and say so; nothing is lost."""
+    vmms = furnish(service)
+    with installed(service, in_tests(service, "privmemd-incompatible")):
+        with nothing_changes(service):
+            restart(service)
+        before = everything(service)
+        service.systemctl("stop", UNIT)
+    service.expect("a newer privmemd that this one does not understand", "Failed to start", KEPT_FOR_IT, *RESTARTED)
+    service.systemctl("start", UNIT, check=False)
+    assert "Start the newer one" in service.show("StatusText")
+    assert service.show("NFileDescriptorStore") == STORED
+    waiting = service.connect(ALICE)
+    with installed(service, in_tests(service, "privmemd-incompatible")):
+        service.wait_for("SubState", "running")
+        assert waiting.call("GetHost")["vms"] == 4
+        assert everything(service) == before
+        check_watched(service, vmms)
 
 
 # ---- the end of it ----
