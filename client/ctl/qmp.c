@@ -221,3 +221,56 @@ int qmp_greet(Qmp *q) {
                 return fail(q, r, "its greeting, which is not that of QMP");
         return qmp_call(q, "qmp_capabilities", /* arguments= */ NULL, /* fd= */ -1, /* ret_value= */ NULL);
 }
+
+/* ---- what an upgrade asks ------------------------------------------------------------------------------- */
+
+bool qmp_string(Qmp *q, const char *command, const char *field, char *ret, size_t size) {
+        json_object *value = NULL;
+        const char *text;
+
+        if (qmp_call(q, command, /* arguments= */ NULL, /* fd= */ -1, &value) != 0)
+                return false;
+        text = json_get_string(value, field);
+        snprintf(ret, size, "%s", text ? text : "none");
+        json_object_put(value);
+        return true;
+}
+
+int qmp_set_ignore_shared(Qmp *q, bool on) {
+        json_object *arguments = json_object_new_object(), *list = json_object_new_array(),
+                    *one = json_object_new_object();
+        bool good = json_add_string(one, "capability", "x-ignore-shared") &&
+                    json_add(one, "state", json_object_new_boolean(on)) && list &&
+                    json_object_array_add(list, one) == 0;
+
+        if (!good)
+                json_object_put(one);
+        if (!json_add(arguments, "capabilities", list) || !good) {
+                json_object_put(arguments);
+                snprintf(q->error, sizeof(q->error), "out of memory");
+                return -ENOMEM;
+        }
+        return qmp_call(q, "migrate-set-capabilities", arguments, /* fd= */ -1, /* ret_value= */ NULL);
+}
+
+static bool has_ignore_shared(json_object *capabilities) {
+        for (size_t i = 0; i < json_object_array_length(capabilities); i++) {
+                json_object *one = json_object_array_get_idx(capabilities, i);
+                const char *name = json_get_string(one, "capability");
+
+                if (name && strcmp(name, "x-ignore-shared") == 0)
+                        return json_get_bool(one, "state");
+        }
+        return false;
+}
+
+int qmp_get_ignore_shared(Qmp *q, bool *ret_on) {
+        json_object *capabilities = NULL;
+        int r;
+
+        r = qmp_call(q, "query-migrate-capabilities", /* arguments= */ NULL, /* fd= */ -1, &capabilities);
+        if (r == 0)
+                *ret_on = json_object_is_type(capabilities, json_type_array) && has_ignore_shared(capabilities);
+        json_object_put(capabilities);
+        return r;
+}

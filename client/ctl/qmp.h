@@ -7,6 +7,8 @@
  * gone; or QMP_E_REFUSED. They print nothing; error says what was wrong. */
 
 #include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -40,5 +42,13 @@ int qmp_greet(Qmp *q);
 /* arguments: consumed; NULL is none.  fd: sent along, unless negative; stays the caller's.  ret_value: may be NULL, else
  * the caller puts it. */
 int qmp_call(Qmp *q, const char *command, json_object *arguments, int fd, json_object **ret_value);
+
+/* The capability x-ignore-shared: a migration leaves out the RAM that is in shared files. It must not stay set, for an
+ * ordinary migration to another host would then leave the RAM behind. */
+int qmp_get_ignore_shared(Qmp *q, bool *ret_on);
+int qmp_set_ignore_shared(Qmp *q, bool on);
+
+/* A string of an answer, cut to size; "none" if it is not in it. False: there was no answer. */
+bool qmp_string(Qmp *q, const char *command, const char *field, char *ret, size_t size);
 
 void qmp_close(Qmp *q);

@@ -114,53 +114,11 @@ static int ask(Upgrade *u, Qmp *q, const char *command, json_object *arguments, 
         return q == &u->old ? complain_of(q, "former", u->old_pid) : complain_of(q, "new", u->new_pid);
 }
 
-/* A string of an answer, copied. False: there was no such answer. */
-static bool look_up(Qmp *q, const char *command, const char *field, char *ret, size_t size) {
-        json_object *value = NULL;
-        const char *text;
-
-        if (qmp_call(q, command, /* arguments= */ NULL, /* fd= */ -1, &value) != 0)
-                return false;
-        text = json_get_string(value, field);
-        snprintf(ret, size, "%s", text ? text : "none");
-        json_object_put(value);
-        return true;
-}
-
 static json_object *with_string(const char *field, const char *value) {
         json_object *arguments = json_object_new_object();
 
         (void) json_add_string(arguments, field, value);
         return arguments;
-}
-
-/* It must not stay set: an ordinary migration to another host would then leave the RAM behind. */
-static int set_ignore_shared(Qmp *q, bool on) {
-        json_object *arguments = json_object_new_object(), *list = json_object_new_array(),
-                    *one = json_object_new_object();
-        bool good = json_add_string(one, "capability", "x-ignore-shared") &&
-                    json_add(one, "state", json_object_new_boolean(on)) && list &&
-                    json_object_array_add(list, one) == 0;
-
-        if (!good)
-                json_object_put(one);
-        if (!json_add(arguments, "capabilities", list) || !good) {
-                json_object_put(arguments);
-                snprintf(q->error, sizeof(q->error), "out of memory");
-                return -ENOMEM;
-        }
-        return qmp_call(q, "migrate-set-capabilities", arguments, /* fd= */ -1, /* ret_value= */ NULL);
-}
-
-static bool has_ignore_shared(json_object *capabilities) {
-        for (size_t i = 0; i < json_object_array_length(capabilities); i++) {
-                json_object *one = json_object_array_get_idx(capabilities, i);
-                const char *name = json_get_string(one, "capability");
-
-                if (name && strcmp(name, "x-ignore-shared") == 0)
-                        return json_get_bool(one, "state");
-        }
-        return false;
 }
 
 /* ---- the memory ---------------------------------------------------------------------------------------- */
@@ -235,10 +193,8 @@ static int find_vmm(Upgrade *u) {
 }
 
 static int connect_old(Upgrade *u) {
-        json_object *capabilities = NULL;
         char state[64];
         pid_t pid;
-        int r;
 
         if (qmp_connect(&u->old, u->monitor, &pid) < 0) {
                 complain("cannot connect to the monitor %s.", u->old.error);
@@ -249,7 +205,7 @@ static int connect_old(Upgrade *u) {
                          u->name, (int) u->old_pid);
                 return EXIT_ERROR;
         }
-        if (qmp_greet(&u->old) != 0 || !look_up(&u->old, "query-status", "status", state, sizeof(state)))
+        if (qmp_greet(&u->old) != 0 || !qmp_string(&u->old, "query-status", "status", state, sizeof(state)))
                 return complain_of(&u->old, "former", u->old_pid);
         u->old_runs = strcmp(state, "running") == 0;
         if (!u->old_runs && strcmp(state, "paused") != 0) {
@@ -257,11 +213,9 @@ static int connect_old(Upgrade *u) {
                 return EXIT_ERROR;
         }
 
-        r = ask(u, &u->old, "query-migrate-capabilities", /* arguments= */ NULL, /* fd= */ -1, &capabilities);
-        if (r == EXIT_OK)
-                u->old_ignores = json_object_is_type(capabilities, json_type_array) && has_ignore_shared(capabilities);
-        json_object_put(capabilities);
-        return r;
+        if (qmp_get_ignore_shared(&u->old, &u->old_ignores) != 0)
+                return complain_of(&u->old, "former", u->old_pid);
+        return EXIT_OK;
 }
 
 /* ---- the new QEMU -------------------------------------------------------------------------------------- */
@@ -347,7 +301,7 @@ static int engage(Upgrade *u, Qmp *q, const char *command, int fd) {
         int r;
 
         r = ask(u, q, "getfd", with_string("fdname", PIPE_NAME), fd, /* ret_value= */ NULL);
-        if (r == EXIT_OK && set_ignore_shared(q, true) != 0)
+        if (r == EXIT_OK && qmp_set_ignore_shared(q, true) != 0)
                 r = q == &u->old ? complain_of(q, "former", u->old_pid) : complain_of(q, "new", u->new_pid);
         if (r == EXIT_OK)
                 r = ask(u, q, command, with_string("uri", "fd:" PIPE_NAME), /* fd= */ -1, /* ret_value= */ NULL);
@@ -412,8 +366,8 @@ static int move_state(Upgrade *u) {
 static bool goes_on(Upgrade *u) {
         char migration[64], state[64];
 
-        if (!look_up(&u->old, "query-migrate", "status", migration, sizeof(migration)) ||
-            !look_up(&u->old, "query-status", "status", state, sizeof(state)))
+        if (!qmp_string(&u->old, "query-migrate", "status", migration, sizeof(migration)) ||
+            !qmp_string(&u->old, "query-status", "status", state, sizeof(state)))
                 return false;
         if (strcmp(migration, "none") != 0 && strcmp(migration, "completed") != 0 &&
             strcmp(migration, "failed") != 0 && strcmp(migration, "cancelled") != 0) {
@@ -424,7 +378,7 @@ static bool goes_on(Upgrade *u) {
                 (void) qmp_call(&u->old, "cont", /* arguments= */ NULL, /* fd= */ -1, /* ret_value= */ NULL);
                 return false;
         }
-        return u->old_ignores || set_ignore_shared(&u->old, false) == 0;
+        return u->old_ignores || qmp_set_ignore_shared(&u->old, false) == 0;
 }
 
 static void go_back(Upgrade *u) {
@@ -474,7 +428,7 @@ static int go_on(Upgrade *u) {
                          (int) u->old_pid);
                 return EXIT_ERROR;
         }
-        if (set_ignore_shared(&u->new, false) != 0)
+        if (qmp_set_ignore_shared(&u->new, false) != 0)
                 complain("the new QEMU keeps x-ignore-shared, which must be cleared before it is migrated: %s.",
                          u->new.error);
         return EXIT_OK;
@@ -535,13 +489,18 @@ static int check_command(const Upgrade *u) {
 }
 
 static int upgrade(Upgrade *u) {
-        static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGALRM };
+        static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
         int r;
 
         u->old.deadline_usec = u->new.deadline_usec = qmp_now() + u->timeout_usec;
         u->old.stop = u->new.stop = &interrupted;
-        for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-                sigaction(signals[i], &(struct sigaction) { .sa_handler = interrupt }, NULL);
+        for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+                struct sigaction before;
+
+                if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup */
+                        sigaction(signals[i], &(struct sigaction) { .sa_handler = interrupt }, NULL);
+        }
+        sigaction(SIGALRM, &(struct sigaction) { .sa_handler = interrupt }, NULL);
         set_alarm(u->timeout_usec);
 
         r = find_vmm(u);
