@@ -77,7 +77,7 @@ int verb_parse(Session *s, const Verb *verb, char **arguments, const Option *opt
                          ret->n < least ? "more" : "fewer", verb->name);
                 return EXIT_USAGE;
         }
-        if (ret->command && strcmp(verb->name, "run") != 0) {
+        if (ret->command && strcmp(verb->name, "run") != 0 && strcmp(verb->name, "upgrade") != 0) {
                 complain("%s takes nothing behind --.", verb->name);
                 return EXIT_USAGE;
         }

@@ -43,7 +43,9 @@ typedef struct Verb {
           "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--retain=TIME]\n" \
           "[--retain-guest-memfd] [--alias-policy=…] [--type=…] [--take-over]\n" \
           "-- COMMAND…", \
-          "become a VMM that runs on memory from privmemd")
+          "become a VMM that runs on memory from privmemd") \
+        X(upgrade, "VM --monitor=SOCKET [--backing=…]… [--timeout=TIME] -- COMMAND…", \
+          "replace a running QEMU by another one, on the same memory")
 
 #define VERB_DECLARE(name, usage, summary) int verb_##name(Session *s, const Verb *verb, char **arguments);
 VERBS(VERB_DECLARE)
