@@ -15,6 +15,7 @@ import unittest
 import format
 import layers
 import licence
+import records
 import size
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -120,6 +121,51 @@ class Size(unittest.TestCase):
         tree.write("long.c", "\n" * (size.LINES_MAX + 1))
         tree.write("half.h", "\n".join(["", "/* TO" + "DO: more */", "/* FIX" + "ME */", "x(XX" + "X);", 'f("XXXXXX");']))
         self.assertEqual(tree.offences(size), ["half.h:2", "half.h:3", "half.h:4", f"long.c:{size.LINES_MAX + 1}"])
+
+
+class Records(unittest.TestCase):
+    def setUp(self):
+        self.tree = Tree(self)
+        for name in (records.DOCUMENT, records.ENUM, records.BODIES, records.READER):
+            self.tree.write(name, (HERE.parents[1] / name).read_text(encoding="utf-8"))
+
+    def messages_after(self, name, old, new):
+        path = self.tree.root / name
+        text = path.read_text(encoding="utf-8")
+        self.assertIn(old, text)
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        return [message.split(": ", 1)[1] for message in records.check(self.tree.root)]
+
+    def test_as_it_is(self):
+        self.assertEqual(list(records.check(self.tree.root)), [])
+
+    def test_a_new_type(self):
+        self.assertIn("RECORD_NEW is type 18", self.messages_after(records.ENUM, "_RECORD_TYPE_MAX,",
+                                                                   "RECORD_NEW, _RECORD_TYPE_MAX,")[0])
+
+    def test_two_types_that_are_exchanged(self):
+        found = self.messages_after(records.ENUM, "RECORD_SHARE,\n        RECORD_SHARE_GONE",
+                                    "RECORD_SHARE_GONE,\n        RECORD_SHARE")
+        self.assertEqual(len(found), 2)
+
+    def test_a_type_that_is_read_as_another_body(self):
+        self.assertIn("| 13 | `RETAINED` | `GoneBody` |", self.messages_after(
+            records.READER, "TAKE(RetainedBody)", "TAKE(GoneBody)")[0])
+
+    def test_a_type_that_is_gone(self):
+        self.assertTrue(self.messages_after(records.ENUM, "RECORD_TAKEN_BACK,", ""))
+
+    def test_a_new_field(self):
+        self.assertIn("| 80 | 8 | `color` |", self.messages_after(
+            records.BODIES, "guest_memfd, guest_memfd_offset;", "guest_memfd, guest_memfd_offset, color;")[0])
+
+    def test_a_field_of_another_size_moves_those_behind_it(self):
+        self.assertEqual(len(self.messages_after(records.BODIES, "uint32_t as_id, id;\n        Tail",
+                                                 "uint64_t as_id, id;\n        Tail")), 24)
+
+    def test_a_field_that_is_gone(self):
+        self.assertIn("ShareBody has no field read_only", self.messages_after(
+            records.BODIES, "uint8_t read_only, unused[7]", "uint8_t unused[8]")[0])
 
 
 class Format(unittest.TestCase):
