@@ -21,14 +21,17 @@ class Goal:
     rounds: tuple = ()  # (loop, how many)
     wraps: tuple = ()  # functions whose sums wrap on purpose
     reach: bool = False  # there are reach() in it
+    only: str = ""  # the assertion that is looked at
 
-    def options(self):
+    def options(self, only=True):
         options = ["--no-standard-checks", *self.checks, "--function", self.function]
         options += [f"-D{name}" for name in self.defines]
         if self.unwind:
             options += ["--unwind", str(self.unwind + 1)]
         if self.rounds:
             options += ["--unwindset", ",".join(f"{loop}:{rounds + 1}" for loop, rounds in self.rounds)]
+        if self.only and only:
+            options += ["--property", self.only]
         return options
 
 
@@ -56,6 +59,41 @@ RANGE = {function: range_goal(function) for function in (
 
 MEMSLOT = Goal("memslot", "memslot.c", ("memslot.c",), reach=True)
 
+
+
+def slot_goal(name, function, slots, **more):
+    entries = 4 * (slots + 1)
+    rounds = {"free.0": slots + 1, "judge_itself.0": 1, "interval_insert.0": 4, "interval_withdraw.0": entries,
+              "interval_tidy.0": entries, "interval_next_overlap.0": slots, "showing_next.0": slots, "has_fresh.0": 4,
+              "insert_again.0": entries, "expect_entries.0": 4, "is_indexed.0": entries, "check_entries.0": 4,
+              "leave_places.0": 4, "slot_link.0": 4, "slot_tidy.0": 4, "judge_showing.0": 2 * slots, "spot_at.0": 1,
+              "judge_addresses.0": 1, "judge_address_space.0": slots, "judge_gfns.0": slots,
+              "judge_bindings.0": 2 * slots, "take_step.0": slots, "id_map_set.0": slots + 1, "id_map_get.0": slots + 1}
+    more.setdefault("checks", ())
+    return Goal(f"slot: {name}, {slots} live slots", "slot.c", ("slot.c", "alias.c", "kvm_rules.c", "file.c"), function,
+                defines=(f"SLOTS={slots}", *more.pop("defines", ())), unwind=2, rounds=tuple(rounds.items()), **more)
+
+
+def pairs_goal(slots, *defines):
+    return slot_goal("pairs", "prove_pairs", slots, defines=defines, only="check_pair.assertion.1")
+
+
+def whole_goal(slots):
+    """No loop has more rounds than are looked at."""
+    return slot_goal("rounds", "prove_pairs", slots, checks=("--no-assertions",), reach=True)
+
+
+def sums_goal(*defines):
+    return slot_goal("sums", "prove_edges", 1, defines=("EDGES", *defines), checks=("--no-assertions", *SUMS),
+                     wraps=("count_showing", "count_slot", "leave_places", "slot_discard"))
+
+
+SMALL = ("NO_SMRAM", "SIZE_PAGES_MAX=2")
+PAIRS = pairs_goal(1)
+BOOKS = slot_goal("books", "prove_books", 1, reach=True)
+EDGES = slot_goal("edges", "prove_edges", 1, defines=("EDGES",), reach=True, only="check_entries.assertion.1")
+FEW_SUMS = sums_goal("FEW_EDGES")
+
 PROOFS = {
     "range": Proof(tuple(RANGE.values()), (
         Fault(RANGE["within"], "range.h", "start <= limit && size <= limit - start", "start + size <= limit"),
@@ -76,5 +114,29 @@ PROOFS = {
         Fault(MEMSLOT, "memslot.c", "dialect == MEMSLOT_UPSTREAM ? MEMSLOT_REGION2_BYTES : 0", "MEMSLOT_REGION2_BYTES"),
         Fault(MEMSLOT, "memslot.c", "switch ((uint32_t) command)", "switch (command)"),
         Fault(MEMSLOT, "memslot.c", ".guest_memfd = -1", ".guest_memfd = 0"),
+    )),
+    "slot-pairs": Proof((PAIRS, pairs_goal(3, *SMALL), whole_goal(3)), (
+        Fault(PAIRS, "alias.c", "return RULE_PRIVATE_ALIAS;", "return RULE_SAME_FRAME;"),
+        Fault(PAIRS, "alias.c", "spec->flags & other->flags & SLOT_READONLY", "other->flags & SLOT_READONLY"),
+        Fault(PAIRS, "alias.c", "range_within(gpa - SMRAM_WINDOW_START, size, SMRAM_WINDOW_SIZE)",
+              "range_within(gpa - SMRAM_WINDOW_START, size, SMRAM_WINDOW_SIZE + size)"),
+        Fault(PAIRS, "alias.c", "run.at = a->at + (start - a->offset);", "run.at = a->at;"),
+        Fault(PAIRS, "kvm_rules.c", "if (slot == self)\n                        continue;",
+              "if (slot != self)\n                        continue;"),
+    )),
+    "slot-books": Proof((BOOKS, EDGES, FEW_SUMS), (
+        Fault(BOOKS, "slot.c", "while (n-- > 0)", "while (--n > 0)"),
+        Fault(BOOKS, "slot.c", "if (self)\n                        slot_link_again(self);", ""),
+        Fault(EDGES, "kvm_rules.c", "if (sum_wraps(spec->gpa, spec->size))", "if (false)"),
+        Fault(FEW_SUMS, "kvm_rules.c", "!range_within(spec->gpa, spec->size, max_gpa)",
+              "spec->gpa + spec->size - max_gpa > 0"),
+    )),
+    # not in ./dev test
+    "slot-more": Proof((pairs_goal(3), slot_goal("books", "prove_books", 2), sums_goal(), whole_goal(4),
+                        pairs_goal(4, *SMALL)), (
+        Fault(PAIRS, "alias.c", "return backing->vm == vm || backing_is_shared_with(backing, vm);", "return true;"),
+        Fault(PAIRS, "range.h", "return a < b ? b - a < a_size", "return a < b ? b - a + 1 < a_size"),
+        Fault(BOOKS, "slot.c", "(void) id_map_set(&slot->vm->slots->by_id[slot->spec.as_id], slot->spec.id, NULL);",
+              ""),
     )),
 }
