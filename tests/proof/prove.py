@@ -1,49 +1,101 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Has CBMC prove range.c, and disprove it where core/range.h is wrong: a proof that cannot fail proves nothing.
+"""Has CBMC prove what the C files here say, and shows that each proof could fail.
 
-A fault is a text of the header and what replaces it.
+usage: prove.py NAME…           the proofs of proofs.py with these names
+       prove.py --list          their names
+
+First every goal is proved. Then CBMC must find a way to each reach() in it, for a proof about nothing is no proof. Then
+it is disproved for each fault: a text of a source and what replaces it.
 """
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+
+import proofs
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-HEADER = "core/range.h"
-CHECKS = ["--signed-overflow-check", "--unsigned-overflow-check", "--bounds-check", "--pointer-check"]
-FAULTS = [
-    ("b - a < a_size : a - b < b_size", "b - a <= a_size : a - b < b_size"),
-    ("b - a < a_size : a - b < b_size", "b - a < b_size : a - b < b_size"),
-    ("start <= limit && size <= limit - start", "start + size <= limit"),
-    ("a_rest < b_rest ? a_rest : b_rest", "a_rest"),
-]
+DAEMON = HERE.parent.parent / "daemon"
+PROVED, DISPROVED = 0, 10
 
 
-def prove(include):
-    """Whether CBMC proves all of it, and what it says."""
-    run = subprocess.run(["cbmc", "-I", include, *CHECKS, HERE / "range.c"], capture_output=True, text=True)
-    if run.returncode not in (0, 10):  # proved, disproved
+def cbmc(goal, daemon, options):
+    """Whether all is proved, and what CBMC says."""
+    command = ["cbmc", "-I", daemon, "-I", HERE, "-D_GNU_SOURCE", "--drop-unused-functions", "--slice-formula",
+               *options, HERE / goal.source, *(daemon / "core" / name for name in goal.linked)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode not in (PROVED, DISPROVED):
         sys.exit(f"cbmc ended with {run.returncode}:\n{run.stdout}{run.stderr}")
-    return run.returncode == 0, run.stdout
+    return run.returncode == PROVED, run.stdout
+
+
+def failures(goal, daemon, *options):
+    """What CBMC disproves, but for the sums that wrap on purpose."""
+    proved, said = cbmc(goal, daemon, [*goal.options(), "--unwinding-assertions", *options])
+    failed = [line for line in said.splitlines() if line.endswith(": FAILURE")]
+    if not proved and not failed:
+        sys.exit(f"cbmc does not say what it disproves:\n{said}")
+    return [line for line in failed if not any(f"[{function}.overflow." in line for function in goal.wraps)]
+
+
+def prove(goal):
+    failed = failures(goal, DAEMON)
+    if failed:
+        sys.exit(f"{goal.name} is not proved:\n" + "\n".join(failed))
+
+
+def reach(goal):
+    _, said = cbmc(goal, DAEMON, [*goal.options(only=False), "-DREACH", "--cover", "cover"])
+    lines = [line for line in said.splitlines() if ".coverage." in line]
+    missed = [line for line in lines if not line.endswith(": SATISFIED")]
+    if missed or not lines:
+        sys.exit(f"{goal.name} never comes by these:\n" + "\n".join(missed or [said]))
+
+
+def disprove(goal, fault):
+    source = (DAEMON / "core" / fault.path).read_text()
+    if source.count(fault.right) != 1:
+        sys.exit(f"daemon/core/{fault.path} no longer has {fault.right!r} once: bring the list of faults up to date")
+    with tempfile.TemporaryDirectory() as directory:
+        copy = pathlib.Path(directory, "daemon")
+        shutil.copytree(DAEMON / "core", copy / "core")
+        (copy / "core" / fault.path).write_text(source.replace(fault.right, fault.wrong))
+        if goal.wraps:
+            noticed = failures(goal, copy)
+        else:
+            noticed = not cbmc(goal, copy, [*goal.options(), "--unwinding-assertions", "--stop-on-fail"])[0]
+        if not noticed:
+            sys.exit(f"{goal.name} does not notice {fault.wrong!r} in place of {fault.right!r}")
+
+
+def timed(text, function, *arguments):
+    start = time.monotonic()
+    function(*arguments)
+    print(f"{time.monotonic() - start:6.1f} s  {text}", flush=True)
+
+
+def run(proof):
+    for goal in proof.goals:
+        timed(f"proved {goal.name}", prove, goal)
+    for goal in proof.goals:
+        if goal.reach:
+            timed(f"reached all of {goal.name}", reach, goal)
+    for fault in proof.faults:
+        timed(f"noticed {fault.wrong!r}", disprove, fault.goal, fault)
 
 
 def main():
-    header = (ROOT / "daemon" / HEADER).read_text()
-    proved, said = prove(ROOT / "daemon")
-    if not proved:
-        sys.exit(said)
-    for right, wrong in FAULTS:
-        if header.count(right) != 1:
-            sys.exit(f"daemon/{HEADER} no longer has {right!r} once: bring the list of faults up to date")
-        with tempfile.TemporaryDirectory() as include:
-            copy = pathlib.Path(include, HEADER)
-            copy.parent.mkdir()
-            copy.write_text(header.replace(right, wrong))
-            if prove(include)[0]:
-                sys.exit(f"the proof does not notice {wrong!r} in place of {right!r}")
+    if sys.argv[1:] == ["--list"]:
+        print(*proofs.PROOFS)
+        return
+    if not sys.argv[1:] or set(sys.argv[1:]) - set(proofs.PROOFS):
+        sys.exit(__doc__)
+    for name in sys.argv[1:]:
+        run(proofs.PROOFS[name])
 
 
 if __name__ == "__main__":
