@@ -181,6 +181,8 @@ int keeper_open(Keeper *keeper, Registry *registry, PassedFds *passed, const cha
                 r = open_stored_ledger(keeper, passed);
                 if (r == 0)
                         r = open_stored_bag(keeper, passed);
+        } else if (greatest(passed, "ledger", UINT64_MAX) > 0 || greatest(passed, "bag", UINT64_MAX) > 0) {
+                return KEEPER_E_SMALL_STORE;
         } else if (directory) {
                 keeper->mode = CUSTODY_RUNTIME_FILE;
                 r = open_file(keeper, directory);

@@ -22,6 +22,7 @@ enum {
         KEEPER_E_TOO_MANY,   /* RLIMIT_NOFILE is too low for what is in the bag */
         KEEPER_E_UNREADABLE, /* the bag cannot be read */
         KEEPER_E_NO_SPACE,
+        KEEPER_E_SMALL_STORE, /* the service manager keeps something for us, and would take too little */
 };
 
 /* So many fds the store must take: bag and ledger, and their successors beside them. */
@@ -52,7 +53,7 @@ typedef struct KeeperReport {
 } KeeperReport;
 
 /* Fills the empty registry from the ledger, if there is one. Its backings have no fds yet. directory: of the ledger
- * without an fd store; NULL: CUSTODY_NONE then. KEEPER_E_LOCKED, _NEWER, _UNSAFE. */
+ * without an fd store; NULL: CUSTODY_NONE then. KEEPER_E_LOCKED, _NEWER, _UNSAFE, _SMALL_STORE. */
 int keeper_open(Keeper *keeper, Registry *registry, PassedFds *passed, const char *directory, KeeperReport *report);
 /* Hands out the fds of the bag; see bag_read(). Before it returns, nothing can be parked. KEEPER_E_TOO_MANY,
  * _UNREADABLE. */

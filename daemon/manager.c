@@ -63,6 +63,9 @@ const char *manager_explain(int r) {
                        "still kept";
         case KEEPER_E_UNREADABLE:
                 return "what the service manager kept cannot be read; it is still kept";
+        case KEEPER_E_SMALL_STORE:
+                return "FileDescriptorStoreMax= is too low to go on with what is kept; raise it to 6 at least. All of it is "
+                       "still kept";
         case KEEPER_E_NO_SPACE:
                 return "there is no space for the ledger";
         default:

@@ -195,6 +195,17 @@ def test_a_store_that_is_too_small_is_none(directory, contract):
         manager.close()
 
 
+def test_a_store_that_becomes_too_small_is_refused(manager):
+    manager.start().connect().register("web1")
+    manager.end()
+    manager.capacity = 4
+    manager.start(wait=False, is_quiet=False)
+    assert manager.wait_end() == 1
+    assert "FileDescriptorStoreMax= is too low to go on with what is kept" in manager.daemon.stderr()
+    manager.capacity = 8
+    assert [vm["name"] for vm in manager.start().connect().listed("ListVMs")] == ["web1"]
+
+
 # ---- without a service manager ----
 
 

@@ -294,6 +294,22 @@ def test_incompatible_version_and_back(service):
 # ---- the end of it ----
 
 
+def test_store_that_becomes_too_small(service):
+    """Nothing is begun anew beside what is kept."""
+    assert service.varlink("GetHost")["custody"] == "fd_store"
+    furnish(service)
+    before = everything(service)
+    service.drop_in("[Service]\nFileDescriptorStoreMax=4\n")
+    service.expect("FileDescriptorStoreMax= is too low", "Failed to start", *RESTARTED)
+    service.systemctl("restart", UNIT, check=False)
+    assert "FileDescriptorStoreMax= is too low" in service.show("StatusText")
+    assert service.show("NFileDescriptorStore") == STORED
+    service.drop_in("")
+    service.wait_for("SubState", "running")
+    assert everything(service) == before
+    check_bytes(service)
+
+
 def test_clean_ends_all(service):
     """Nothing is left, and nothing half. A VMM goes on with its memory, and can give it back to privmemd."""
     vmms = furnish(service)
