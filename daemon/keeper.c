@@ -16,6 +16,8 @@
 #define LEDGER_SLACK (UINT64_C(1) << 20)
 #endif
 #define STORE_PATIENCE_USEC UINT64_C(10000000)
+/* What gives something up is not refused, and so has room of its own. */
+#define LEDGER_SPARE        4096U
 
 RecordBuffer *keeper_records(Keeper *keeper) {
         return &keeper->pending;
@@ -81,7 +83,8 @@ static int write_snapshot(Keeper *keeper, Ledger *ledger) {
         return r < 0 ? r : append_all(ledger, &records);
 }
 
-/* The new one is whole, and where it outlives us, before the old one goes. */
+/* The new one is whole, and where it outlives us, before the old one goes. It is the last to be called complete: what is
+ * stored and not complete is nothing to a reader, whether it can be taken out of the store again or not. */
 static int renew_ledger(Keeper *keeper) {
         uint64_t generation = keeper->ledger ? ledger_generation(keeper->ledger) + 1 : 1;
         Ledger *ledger = NULL;
@@ -92,19 +95,19 @@ static int renew_ledger(Keeper *keeper) {
         if (r == 0)
                 r = write_snapshot(keeper, ledger);
         STEP("ledger.written");
+        if (r == 0 && keeper->mode == CUSTODY_FD_STORE) {
+                fd = ledger_fd(ledger);
+                r = store("ledger", generation, &fd, 1);
+        }
+        STEP("ledger.stored");
         if (r == 0)
                 r = ledger_complete(ledger);
         STEP("ledger.complete");
         if (r == 0 && keeper->mode == CUSTODY_RUNTIME_FILE)
                 r = ledger_replace_at(keeper->directory, ledger);
-        if (r == 0 && keeper->mode == CUSTODY_FD_STORE) {
-                fd = ledger_fd(ledger);
-                r = store("ledger", generation, &fd, 1);
-                if (r < 0)
-                        unstore("ledger", generation);
-        }
-        STEP("ledger.stored");
         if (r != 0) {
+                if (keeper->mode == CUSTODY_FD_STORE)
+                        unstore("ledger", generation);
                 ledger_free(ledger);
                 return r;
         }
@@ -170,7 +173,7 @@ int keeper_reserve(Keeper *keeper, size_t size, Failure *f) {
                 return r;
         r = is_due(keeper) ? renew_ledger(keeper) : 0;
         if (r == 0 || !keeper->behind)
-                r = ledger_reserve(keeper->ledger, size);
+                r = ledger_reserve(keeper->ledger, size + LEDGER_SPARE);
         return r == 0 ? 0 : fail_ledger(r, f);
 }
 
@@ -196,21 +199,39 @@ void keeper_forget_fd(Keeper *keeper, uint64_t id) {
                 bag_forget(keeper->bag, id);
 }
 
-void keeper_commit(Keeper *keeper) {
+/* Once more if need be: what was written in vain is wiped out first. */
+static int append_pending(Keeper *keeper) {
+        const RecordBuffer *pending = &keeper->pending;
         int r = 0;
 
-        if (keeper->mode != CUSTODY_NONE && keeper->pending.size > 0 && !keeper->behind) {
-                r = ledger_append(keeper->ledger, keeper->pending.bytes, keeper->pending.size);
-                if (r == -ENOBUFS && ledger_reserve(keeper->ledger, keeper->pending.size) == 0)
-                        r = ledger_append(keeper->ledger, keeper->pending.bytes, keeper->pending.size);
+        if (keeper->mode == CUSTODY_NONE || pending->size == 0 || keeper->behind)
+                return 0;
+        for (unsigned tries = 0; tries < 2; tries++) {
+                r = ledger_reserve(keeper->ledger, pending->size);
+                if (r == 0)
+                        r = ledger_append(keeper->ledger, pending->bytes, pending->size);
+                if (r == 0)
+                        break;
         }
+        return r;
+}
+
+int keeper_try_commit(Keeper *keeper, Failure *f) {
+        int r = append_pending(keeper);
+
         record_buffer_clear(&keeper->pending);
-        if (r == 0)
+        return r == 0 ? 0 : fail_ledger(r, f);
+}
+
+void keeper_commit(Keeper *keeper) {
+        Failure f = {};
+
+        if (keeper_try_commit(keeper, &f) == 0)
                 return;
         fprintf(stderr,
                 "privmemd: cannot write to the ledger: %s; a restart would not know the last change until "
                 "there is room for a new one\n",
-                strerror(r < 0 ? -r : EIO));
+                strerror(f.errnum));
         keeper->behind = true;
 }
 
@@ -233,6 +254,10 @@ int keeper_begin(Keeper *keeper, bool always, bool repack) {
 
         if (keeper->mode == CUSTODY_NONE)
                 return 0;
+        /* Of what reserves nothing, the record must not fail for want of memory. */
+        r = record_buffer_reserve(&keeper->pending, RECORD_SIZE_MAX);
+        if (r < 0)
+                return r;
         /* A bag without a ledger would be a ledger lost. */
         /* The header says who may read what we are about to write. */
         if (always || !keeper->ledger || ledger_is_of_another_version(keeper->ledger) || is_due(keeper))

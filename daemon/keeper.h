@@ -72,6 +72,8 @@ int keeper_put_fd(Keeper *keeper, uint64_t id, int fd, Failure *f);
 void keeper_forget_fd(Keeper *keeper, uint64_t id);
 /* Where to put the records of the change. */
 RecordBuffer *keeper_records(Keeper *keeper);
+/* They are in the ledger, or API_E_CustodyFull: none of them is, and the change is to be undone. */
+int keeper_try_commit(Keeper *keeper, Failure *f);
 /* They are in the ledger when it returns. Of what was not reserved, and does not fit, the ledger stays behind until a
  * new generation fits; until then nothing can be reserved. */
 void keeper_commit(Keeper *keeper);

@@ -50,14 +50,17 @@ int custody_enter(Manager *manager, VM *vm, const BackingSpec *spec, int fd, Bac
         if (r != 0)
                 return r < 0 ? r : -EIO;
         r = keeper_put_fd(&manager->keeper, backing->id, fd, f);
+        STEP("enter.bag");
+        if (r == 0) {
+                (void) record_backing(keeper_records(&manager->keeper), backing);
+                r = keeper_try_commit(&manager->keeper, f);
+        }
+        STEP("enter.ledger");
         if (r != 0) {
+                keeper_forget_fd(&manager->keeper, backing->id);
                 (void) backing_release(backing);
                 return r;
         }
-        STEP("enter.bag");
-        (void) record_backing(keeper_records(&manager->keeper), backing);
-        keeper_commit(&manager->keeper);
-        STEP("enter.ledger");
         set_fd(backing, fd);
         *ret = backing;
         return 0;

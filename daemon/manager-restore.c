@@ -27,7 +27,8 @@ typedef struct Restoring {
         size_t next_wanted; /* what follows the one that was found last */
         KeeperReport report;
         uint64_t lost_backings;
-        bool damaged; /* what nobody knows may be something that the ledger has lost */
+        bool damaged;   /* the ledger, now */
+        bool keeps_all; /* what nobody knows may be something that the ledger has lost, now or once */
 } Restoring;
 
 /* ---- fds ---- */
@@ -140,7 +141,7 @@ static int found_in_bag(uint64_t id, int fd, void *userdata) {
                 if (r >= 0)
                         custody_restore(wanted->backing, fd);
                 return r;
-        } else if (restoring->damaged) {
+        } else if (restoring->keeps_all) {
                 /* Open, and parked, until somebody has looked at it. */
                 restoring->report.orphans++;
                 return keeper_keep_fd(&manager->keeper, id, fd);
@@ -247,6 +248,11 @@ static void report_ledger(const Restoring *restoring) {
                         " bytes are unreadable, %" PRIu64 " records contradict the others; %" PRIu64
                         " file descriptors that no record names are kept\n",
                         report->ledger.lost, report->ledger.damaged_bytes, report->refused, report->orphans);
+        else if (report->orphans > 0 && restoring->keeps_all)
+                fprintf(stderr,
+                        "privmemd: the ledger was damaged once; %" PRIu64
+                        " file descriptors that no record names are still kept\n",
+                        report->orphans);
         if (report->unknown > 0)
                 fprintf(stderr, "privmemd: %" PRIu64 " records of a newer privmemd are kept for it\n",
                         report->unknown);
@@ -293,6 +299,7 @@ static int restore(Restoring *restoring, PassedFds *passed, const char *director
         count_address_spaces(manager);
         restoring->damaged = report->refused > 0 || report->ledger.lost > 0 || report->ledger.damaged_bytes > 0 ||
                              (manager->keeper.bag && !report->had_ledger);
+        restoring->keeps_all = restoring->damaged || manager->registry->was_damaged;
         r = list_wanted(restoring);
         if (r >= 0)
                 r = keeper_read_bag(&manager->keeper, found_in_bag, restoring);
@@ -303,6 +310,7 @@ static int restore(Restoring *restoring, PassedFds *passed, const char *director
         if (r != 0)
                 return r;
         STEP("start.fds");
+        manager->registry->was_damaged = restoring->keeps_all && report->orphans > 0;
         report_ledger(restoring);
         lose_backings(restoring);
         return registry_audit(manager->registry, report_alias, NULL);
@@ -318,7 +326,7 @@ int manager_restore(Manager *manager, PassedFds *passed, const char *directory) 
         if (r != 0)
                 return r;
         changed = restoring.damaged || restoring.lost_backings > 0 || restoring.report.ledger.torn;
-        r = keeper_begin(&manager->keeper, changed, restoring.report.orphans > 0 && !restoring.damaged);
+        r = keeper_begin(&manager->keeper, changed, restoring.report.orphans > 0 && !restoring.keeps_all);
         STEP("start.begun");
         if (r != 0)
                 return r;

@@ -123,47 +123,51 @@ static int on_successor_exit(sd_event_source *source, int fd, uint32_t revents, 
         return 0;
 }
 
-static int watch_successor(VMM *vmm, Process *process) {
-        sd_event_source *exit;
-        int r;
+static int watch_successor(VMM *vmm, const Process *process, sd_event_source **ret) {
+        return sd_event_add_io(vmm->manager->event, ret, process->pidfd, EPOLLIN, on_successor_exit, vmm);
+}
 
-        r = sd_event_add_io(vmm->manager->event, &exit, process->pidfd, EPOLLIN, on_successor_exit, vmm);
-        if (r < 0)
-                return r;
+static void take_successor(VMM *vmm, Process *process, sd_event_source *exit) {
         vmm->successor = *process;
         vmm->successor_exit = exit;
         process->pidfd = -EBADF;
-        return 0;
 }
 
 int vmm_set_successor(VM *vm, Process *process, Failure *f) {
         VMM *vmm = vm->userdata;
         Keeper *keeper = &vmm->manager->keeper;
+        sd_event_source *exit = NULL;
         VMMIdentity identity = {};
         int r;
 
         r = keeper_reserve(keeper, RECORD_SIZE_MAX, f);
-        if (r != 0)
-                return r;
-        if (process) {
+        if (r == 0 && process) {
                 identity = identity_of(registry_new_id(vm->registry), process);
                 r = keeper_put_fd(keeper, identity.id, process->pidfd, f);
-                if (r != 0)
-                        return r;
+        }
+        if (r == 0 && process)
+                r = watch_successor(vmm, process, &exit);
+        if (r != 0) {
+                keeper_forget_fd(keeper, identity.id);
+                return r;
         }
         forget_successor(vmm);
-        r = process ? watch_successor(vmm, process) : 0;
-        if (r < 0) {
-                keeper_forget_fd(keeper, identity.id);
-                identity = (VMMIdentity) {};
-        }
+        if (process)
+                take_successor(vmm, process, exit);
         vm->successor = identity;
         write_successor_down(vmm);
-        return r;
+        return 0;
 }
 
 int vmm_restore_successor(VM *vm, Process *process) {
-        return watch_successor(vm->userdata, process);
+        sd_event_source *exit;
+        int r;
+
+        r = watch_successor(vm->userdata, process, &exit);
+        if (r < 0)
+                return r;
+        take_successor(vm->userdata, process, exit);
+        return 0;
 }
 
 /* Its mappings are gone, and with them KVM's table. */

@@ -125,6 +125,7 @@ static int apply_ids(RecordReader *reader, const uint8_t *body, size_t size) {
         if (b.last < reader->registry->last_id)
                 return RECORD_E_DAMAGED;
         reader->registry->last_id = b.last;
+        reader->registry->was_damaged = b.was_damaged != 0;
         return 0;
 }
 

@@ -15,11 +15,17 @@ typedef struct Tail {
 
 typedef struct IdsBody {
         uint64_t last;
+        uint8_t was_damaged, unused[7];
 } IdsBody;
 
 typedef struct GoneBody {
         uint64_t id;
 } GoneBody;
+
+/* What a test adds. */
+#ifndef VM_BODY_MORE
+#define VM_BODY_MORE 0
+#endif
 
 typedef struct VMBody {
         uint64_t id;
@@ -28,6 +34,7 @@ typedef struct VMBody {
         uint8_t uuid[16];
         uint8_t has_uuid, exit_policy, alias_policy, type, state, retain_guest_memfd, unused[2];
         uint64_t retain_usec, retained_until_usec, last_vmm_serial;
+        uint8_t more[VM_BODY_MORE];
 } VMBody;
 
 /* Of its VMM, its successor (vmm_serial, mm and outgoing are 0), or its second VMM. */
@@ -85,8 +92,9 @@ typedef struct AttributesBody {
         uint8_t private, unused[7];
 } AttributesBody;
 
-_Static_assert(sizeof(RecordHead) == 8 && sizeof(VMBody) == 64 && sizeof(VMMBody) == 56 && sizeof(BackingBody) == 80 &&
-                       sizeof(SlotBody) == 80 && sizeof(RunBody) == 48 && sizeof(AttributesBody) == 32,
+_Static_assert(sizeof(RecordHead) == 8 && sizeof(VMBody) == 64 + VM_BODY_MORE && sizeof(VMMBody) == 56 &&
+                       sizeof(BackingBody) == 80 && sizeof(SlotBody) == 80 && sizeof(RunBody) == 48 &&
+                       sizeof(AttributesBody) == 32,
                "a body without holes");
 _Static_assert(sizeof(RecordHead) + sizeof(BackingBody) + NAME_LENGTH_MAX + 8 <= RECORD_SIZE_MAX,
                "the greatest record of one object");

@@ -267,7 +267,7 @@ static int put_parts(RecordBuffer *buffer, VM *vm) {
 }
 
 int record_registry(RecordBuffer *buffer, Registry *registry) {
-        IdsBody ids = { .last = registry->last_id };
+        IdsBody ids = { .last = registry->last_id, .was_damaged = registry->was_damaged };
         VM *vm;
         int r;
 

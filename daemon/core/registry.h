@@ -56,8 +56,9 @@ struct Registry {
                 promised_bytes; /* sum of the sizes of all backings, at most INT64_MAX: sparse files may promise more */
 
         /* private to core/ */
-        uint64_t last_id;          /* of VMs and backings */
-        void *vms_by_name;         /* tsearch(3) tree of VM */
+        uint64_t last_id;  /* of VMs and backings */
+        bool was_damaged;  /* the ledger it was made from, and what nobody knows may be something that was lost */
+        void *vms_by_name; /* tsearch(3) tree of VM */
         void *files_by_identity;   /* tsearch(3) tree of File */
         void *mms_by_id;           /* tsearch(3) tree of Mm */
         void *owners_by_uid;       /* tsearch(3) tree of what each uid has */

@@ -37,10 +37,11 @@ typedef struct Call {
         sd_varlink *link;
         sd_json_variant *parameters;
         bool more;
-        bool oneway;  /* no reply will be sent */
-        uid_t uid;    /* of the peer when it connected */
-        size_t n_fds; /* that came with the call */
-        VM *vm;       /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
+        bool oneway;     /* no reply will be sent */
+        uid_t uid;       /* of the peer when it connected */
+        size_t n_fds;    /* that came with the call */
+        bool has_pushed; /* an fd, for the reply */
+        VM *vm;          /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
 } Call;
 
 #define OPERATION(method, handler, right, fds) int op_##handler(Call *call);

@@ -121,7 +121,9 @@ static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_me
         r = check_call(&call, operation, &f);
         if (r != 0)
                 return failure_reply(link, r, &f);
-        return operation->handler(&call);
+        r = operation->handler(&call);
+        /* sd-varlink would send the fd that was meant for the reply with the error that it makes of this. */
+        return r < 0 && call.has_pushed ? sd_varlink_close(link) : r;
 }
 
 /* sd-varlink 257 does not tell a handler which method was called, so each row has a function of its own. */

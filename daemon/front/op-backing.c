@@ -83,6 +83,7 @@ static int push_fd(Call *call, Backing *backing, bool read_only, int *ret_index,
         if (r < 0)
                 return r;
         TAKE_FD(fd);
+        call->has_pushed = true;
         *ret_index = r;
         front_publish(call->front, &(Event) {
                                            .kind = EVENT_BACKING_GRANTED,

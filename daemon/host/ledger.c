@@ -147,13 +147,14 @@ static int read_header(int fd, Header *ret) {
         for (size_t i = 0; i < size / sizeof(Header); i++) {
                 if (!header_is_valid(&headers[i]))
                         continue;
-                if (headers[i].oldest_reader > LEDGER_VERSION)
-                        return LEDGER_E_NEWER;
                 found = found ?: &headers[i];
                 complete |= headers[i].complete;
         }
         if (!found)
                 return LEDGER_E_NOT_A_LEDGER;
+        /* One that is not complete is nothing, whoever wrote it. */
+        if (found->oldest_reader > LEDGER_VERSION)
+                return complete ? LEDGER_E_NEWER : LEDGER_E_NOT_A_LEDGER;
         *ret = *found;
         ret->complete = complete;
         return 0;
@@ -258,9 +259,11 @@ int ledger_complete(Ledger *ledger) {
         int r;
 
         ledger->header.complete = 1;
-        /* The second copy first: while one is written, the other is valid. */
+        /* The second copy first: while one is written, the other is valid. It is enough. */
         r = write_header(ledger, 1);
-        return r < 0 ? r : write_header(ledger, 0);
+        if (r == 0)
+                (void) write_header(ledger, 0);
+        return r;
 }
 
 bool ledger_is_complete(const Ledger *ledger) {

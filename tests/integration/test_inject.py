@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Each allocation and each system call of each operation fails once. The answer is an error of the interface, or
+success; nothing has changed, or everything; no fd is left over; and the next privmemd has what was seen."""
+
+import errno
+import itertools
+import os
+import subprocess
+
+import pytest
+
+import memory
+from broker import wait_until
+from inject import LIBRARY_MEMORY, OWN_CALLS, OWN_MEMORY, Injector
+from memory import MIB, PAGE, slot
+from service_manager import ServiceManager
+from wire import Closed, Refusal
+
+pytestmark = [pytest.mark.plain, pytest.mark.timeout(120),
+              pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
+
+HVA = 0x7E0000000000
+ERRORS = [errno.ENOMEM, errno.EMFILE, errno.ENOSPC]
+NTH_MAX = 2000
+ALIKE_FROM, ALIKE_STEP = 60, 29
+# Of a library's failures, of which there are many, so many go without a kill.
+LIBRARY_KILL_EVERY = 8
+GONE = (Closed, BrokenPipeError, ConnectionResetError, TimeoutError)
+PATIENCE = 1  # seconds, for an answer that sd-varlink may not give
+
+
+def look(client):
+    """All that a client can see, but for what a second run has otherwise."""
+    seen = {}
+    for vm in client.listed("ListVMs"):
+        name = vm["name"]
+        seen[name] = [vm, *(client.listed(method, vm=name) for method in ("ListBackings", "ListSlots", "ListMemory"))]
+        for backing in seen[name][1]:
+            backing.pop("inode", None)
+    return seen
+
+
+class Session:
+    """A privmemd with something of each kind, and what VMMs there are."""
+
+    def __init__(self, directory, contract, injector):
+        directory.mkdir()
+        self.injector = injector
+        self.manager = ServiceManager(directory, contract)
+        self.processes = {}
+        self.start()
+        self.furnish()
+        # One that has just started has made room for nothing yet.
+        self.restart()
+
+    def start(self):
+        self.manager.start(environment=self.injector.environment, wait=False)
+        self.client = self.manager.daemon.connect()
+        self.client.socket.settimeout(PATIENCE)
+        self.client.call("GetHost")
+
+    def restart(self):
+        self.manager.end()
+        self.start()
+
+    def close(self):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        self.manager.close()
+
+    def process(self, name):
+        if name not in self.processes:
+            self.processes[name] = subprocess.Popen(["sleep", "1000"])
+        return self.processes[name].pid
+
+    def end_process(self, name):
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def with_process(self, method, vm, name):
+        pidfd = os.pidfd_open(self.process(name))
+        try:
+            self.client.call(method, vm=vm, pidFileDescriptor=0, fds=[pidfd])
+        finally:
+            os.close(pidfd)
+
+    def state(self, vm):
+        return next((one["state"] for one in self.client.listed("ListVMs") if one["name"] == vm), None)
+
+    def furnish(self):
+        client = self.client
+        for vm, policy in [("web1", "retain"), ("web2", "retain"), ("run", "retain"), ("brief", "release"),
+                           ("kept", "retain"), ("old", "retain")]:
+            client.register(vm, exitPolicy=policy)
+            client.allocate("ram0", vm=vm)
+        client.allocate("ram1", size=3 * PAGE)
+        client.call("ShareBacking", vm="web2", backing="ram0", peer="web1", access="read_only")
+        client.call("SetSlot", vm="web1", slot=slot(0, 0, MIB, backing="ram0", userspaceAddr=HVA))
+        client.call("SetMemoryAttributes", vm="web2", guestPhysAddr=MIB, memorySize=2 * MIB, private=True)
+        self.with_process("AttachVM", "run", "runner")
+        self.with_process("AttachVM", "brief", "short")
+        self.with_process("AttachVM", "old", "outgoing")
+        self.with_process("HandOverVM", "old", "incoming")
+        self.with_process("AttachVM", "kept", "first")
+        self.end_process("first")
+        wait_until(lambda: self.state("kept") == "retained")
+
+    def recover(self):
+        """There is a privmemd, and it answers."""
+        self.client.close()
+        if self.manager.daemon.process.poll() is not None:
+            self.manager.settle()
+            self.start()
+            return
+        self.client = self.manager.daemon.connect()
+        self.client.socket.settimeout(PATIENCE)
+        self.client.call("GetHost")
+
+
+# ---- the operations ----
+
+
+def adopt(session):
+    fd = memory.memfd(2 * MIB)
+    try:
+        session.client.adopt(fd, "given", vm="web2")
+    finally:
+        os.close(fd)
+
+
+def end_vmm(vm, process, state):
+    def run(session):
+        session.end_process(process)
+        wait_until(lambda: session.state(vm) == state)
+    return run
+
+
+def call(method, **parameters):
+    return lambda session: session.client.call(method, **parameters)
+
+
+def streamed(method, **parameters):
+    return lambda session: list(session.client.stream(method, **parameters))
+
+
+BATCH = [slot(0, 0, 0), slot(1, MIB, MIB, backing="ram0", userspaceAddr=HVA + MIB),
+         slot(2, 4 * MIB, 3 * PAGE, backing="ram1", userspaceAddr=HVA + 4 * MIB)]
+
+OPERATIONS = {
+    "RegisterVM": call("RegisterVM", name="web9", exitPolicy="retain"),
+    "AllocateBacking": call("AllocateBacking", vm="web1", name="ram9", size=MIB),
+    "AllocateBacking bound": call("AllocateBacking", vm="web1", name="ram9", size=MIB, numaPolicy="bind",
+                                  numaNodes=[0]),
+    "AdoptBacking": adopt,
+    "OpenBacking": call("OpenBacking", vm="web1", backing="ram0"),
+    "OpenBacking for reading": call("OpenBacking", vm="web1", backing="ram0", access="read_only"),
+    "ShareBacking": call("ShareBacking", vm="web1", backing="ram1", peer="web2", access="read_write"),
+    "ReclaimBacking": call("ReclaimBacking", vm="web2", backing="ram0", peer="web1"),
+    "SetSlot": call("SetSlot", vm="web2", slot=slot(3, 0, MIB, backing="ram0", userspaceAddr=HVA)),
+    "SetSlot of none": call("SetSlot", vm="web1", slot=slot(0, 0, 0)),
+    "SetSlots": call("SetSlots", vm="web1", slots=BATCH),
+    "SetMemoryAttributes": call("SetMemoryAttributes", vm="web2", guestPhysAddr=16 * MIB, memorySize=MIB,
+                                private=True),
+    "AttachVM": lambda session: session.with_process("AttachVM", "web2", "vmm"),
+    "AttachVM behind the fence": lambda session: session.with_process("AttachVM", "kept", "vmm"),
+    "AttachVM of a successor": lambda session: session.with_process("AttachVM", "old", "incoming"),
+    "HandOverVM": lambda session: session.with_process("HandOverVM", "run", "vmm"),
+    "ReleaseBacking": call("ReleaseBacking", vm="web1", backing="ram1"),
+    "PunchBacking": call("PunchBacking", vm="web1", backing="ram0", offset=0, size=PAGE),
+    "UnregisterVM": call("UnregisterVM", vm="kept"),
+    "UnregisterVM with a share": call("UnregisterVM", vm="web2"),
+    "exit to retain": end_vmm("run", "runner", "retained"),
+    "exit to release": end_vmm("brief", "short", None),
+    "exit of a successor": end_vmm("old", "incoming", "attached"),
+    "ListHolders": streamed("ListHolders", vm="run"),
+    "CheckSlots": call("CheckSlots", vm="web1", slots=BATCH),
+    "GetHost": call("GetHost"),
+}
+
+
+class Trial:
+    """Sessions that are alike, one after the other."""
+
+    def __init__(self, directory, contract, operation):
+        self.directory, self.contract = directory, contract
+        self.operation = operation
+        self.injector = Injector(directory)
+        self.count = itertools.count()
+        self.session = None
+        self.renew()
+        self.before = self.seen()
+        self.fds = self.settled_fds()
+        self.operation(self.session)
+        self.after = self.seen()
+        self.delta = self.settled_fds() - self.fds
+        self.renew()
+
+    def close(self):
+        if self.session:
+            self.session.close()
+
+    def renew(self):
+        self.close()
+        self.session = Session(self.directory / str(next(self.count)), self.contract, self.injector)
+
+    def settled_fds(self):
+        self.session.manager.daemon.settle()
+        return self.session.manager.daemon.count_fds()
+
+    def settled(self, state):
+        """Pids differ between sessions."""
+        names = {process.pid: name for name, process in self.session.processes.items()}
+        for vm, *_ in state.values():
+            for field in ("pid", "outgoingPID", "successorPID"):
+                if field in vm:
+                    vm[field] = names.get(vm[field], vm[field])
+        return state
+
+    def seen(self):
+        return self.settled(look(self.session.client))
+
+    def run(self, which, nth, error):
+        """Returns whether something failed, whether the answer was success, and where it failed."""
+        self.injector.arm(which, nth, error)
+        answered = True
+        try:
+            self.operation(self.session)
+            success = True
+        except Refusal as refusal:
+            assert refusal.error != "org.varlink.service.InvalidParameter"
+            success = False
+        except GONE:
+            answered = success = False
+        _, failed, name = self.injector.disarm()
+        # sd-varlink and sd-event may close a connection, let it be, or abort.
+        assert answered or which == LIBRARY_MEMORY, f"{name}: no answer"
+        if not answered:
+            self.session.recover()
+        return failed, success, name
+
+    def check(self, which, nth, success, name, kill):
+        where = f"{name}, {nth} of {which}"
+        assert self.session.manager.daemon.process.poll() is None, where
+        seen = self.seen()
+        assert seen in (self.before, self.after), f"{where}: neither before nor after"
+        assert not success or seen == self.after, f"{where}: success, and nothing happened"
+        wanted = self.fds + (self.delta if seen == self.after else 0)
+        # A VMM whose mappings cannot be read has none open.
+        fewest = wanted - (name == "open64")
+        daemon = self.session.manager.daemon
+        wait_until(lambda: fewest <= daemon.count_fds() <= wanted, 5, f"{where}: {wanted} fds, not {daemon.fds()}")
+        if kill:
+            self.session.restart()
+            assert self.seen() == seen, f"{where}: the next privmemd has something else"
+            assert len(self.session.manager.store) == 3, where
+        if seen != self.before:
+            self.renew()
+
+    def exhaust(self, which):
+        nth = 1
+        while nth < NTH_MAX:
+            failed, success, name = self.run(which, nth, ERRORS[nth % len(ERRORS)])
+            self.check(which, nth, success, name, not failed or which != LIBRARY_MEMORY or
+                       nth % LIBRARY_KILL_EVERY == 0)
+            if not failed:
+                return nth
+            # A look at all processes makes the same calls for each.
+            nth += 1 if nth < ALIKE_FROM else ALIKE_STEP
+        raise AssertionError(f"it fails {NTH_MAX} times")
+
+
+@pytest.fixture
+def trial(directory, contract, request):
+    trial = Trial(directory, contract, OPERATIONS[request.param])
+    yield trial
+    trial.close()
+
+
+@pytest.mark.parametrize("trial", OPERATIONS, indirect=True)
+def test_each_failure_of(trial):
+    assert trial.exhaust(OWN_MEMORY) + trial.exhaust(OWN_CALLS) > 2
+
+
+@pytest.mark.parametrize("trial", ["AllocateBacking", "SetSlots", "AttachVM"],
+                         indirect=True)
+def test_no_memory_for_a_library(trial):
+    assert trial.exhaust(LIBRARY_MEMORY) > 20
