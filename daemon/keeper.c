@@ -201,9 +201,11 @@ void keeper_commit(Keeper *keeper) {
         int r = 0;
 
         if (keeper->mode != CUSTODY_NONE && keeper->pending.size > 0 && !keeper->behind) {
+                STEP("commit.begun");
                 r = ledger_append(keeper->ledger, keeper->pending.bytes, keeper->pending.size);
                 if (r == -ENOBUFS && ledger_reserve(keeper->ledger, keeper->pending.size) == 0)
                         r = ledger_append(keeper->ledger, keeper->pending.bytes, keeper->pending.size);
+                STEP("commit.done");
         }
         record_buffer_clear(&keeper->pending);
         if (r == 0)
