@@ -206,6 +206,7 @@ static int append_pending(Keeper *keeper) {
 
         if (keeper->mode == CUSTODY_NONE || pending->size == 0 || keeper->behind)
                 return 0;
+        STEP("commit.begun");
         for (unsigned tries = 0; tries < 2; tries++) {
                 r = ledger_reserve(keeper->ledger, pending->size);
                 if (r == 0)
@@ -213,6 +214,7 @@ static int append_pending(Keeper *keeper) {
                 if (r == 0)
                         break;
         }
+        STEP("commit.done");
         return r;
 }
 

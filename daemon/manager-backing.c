@@ -83,9 +83,9 @@ static uint64_t give_back(Service *service, Backing *backing) {
         return memory_file_punch(custody_fd(backing), 0, backing->size) < 0 ? 0 : resident;
 }
 
-static void unshare(Service *service, Backing *backing, VM *peer) {
+void custody_unshare(Manager *manager, Backing *backing, VM *peer) {
         backing_unshare(backing, peer);
-        front_publish(service->front, &(Event) {
+        front_publish(manager->front, &(Event) {
                                               .kind = EVENT_BACKING_RECLAIMED,
                                               .vm = backing->vm,
                                               .backing = backing,
@@ -99,7 +99,7 @@ uint64_t custody_drop(Service *service, Backing *backing, EndReason reason) {
 
         STEP("leave.punched");
         while (backing->n_shares > 0)
-                unshare(service, backing, backing->shares[0].vm);
+                custody_unshare(service, backing, backing->shares[0].vm);
         front_publish(service->front, &(Event) { .kind = EVENT_BACKING_RELEASED,
                                                  .vm = backing->vm,
                                                  .backing = backing,
@@ -296,5 +296,5 @@ int service_share(Service *service, Backing *backing, VM *peer, bool read_only, 
 void service_reclaim(Service *service, Backing *backing, VM *peer) {
         (void) record_share_gone(keeper_records(&service->keeper), backing, peer);
         keeper_commit(&service->keeper);
-        unshare(service, backing, peer);
+        custody_unshare(service, backing, peer);
 }

@@ -20,11 +20,14 @@ static uint64_t now_usec(void) {
 static void expire(Manager *manager, VM *vm) {
         VM *peer = NULL;
 
-        vm_set_retained_until(vm, 0);
-        (void) record_retained(keeper_records(&manager->keeper), vm);
-        keeper_commit(&manager->keeper);
         (void) manager_shown_elsewhere(vm, &peer);
+        vm_set_retained_until(vm, 0);
+        if (peer) {
+                (void) record_retained(keeper_records(&manager->keeper), vm);
+                keeper_commit(&manager->keeper);
+        }
         front_publish(manager->front, &(Event) { .kind = EVENT_VM_EXPIRED, .vm = vm, .peer_vm = peer });
+        /* Until the ledger has it that the VM is gone, a restart sees its end again. */
         if (!peer)
                 (void) manager_drop_vm(manager, vm, END_EXPIRED);
 }
@@ -69,6 +72,5 @@ void manager_retain(Manager *manager, VM *vm) {
                 return;
         vm_set_retained_until(vm, now_usec() + vm->retain_usec);
         (void) record_retained(keeper_records(&manager->keeper), vm);
-        keeper_commit(&manager->keeper);
         manager_watch_expiry(manager);
 }

@@ -54,6 +54,8 @@ void custody_restore(Backing *backing, int fd);
 uint64_t custody_leave(Manager *manager, Backing *backing, EndReason reason);
 /* The same for a backing of a VM that is gone from the ledger already. */
 uint64_t custody_drop(Manager *manager, Backing *backing, EndReason reason);
+/* A share ends that the ledger does not know any more. */
+void custody_unshare(Manager *manager, Backing *backing, VM *peer);
 /* Closes our fd and touches neither the memory nor the backing: privmemd is about to end. */
 void custody_close(Backing *backing);
 /* Borrowed; -EBADF before custody_restore(). */
@@ -76,7 +78,8 @@ void attempts_end(Manager *manager, const VM *vm);
 
 /* Makes the timer, which is off at first. */
 int manager_expiry_open(Manager *manager);
-/* Begins the time of a VM that is retained for one; of another it does nothing. */
+/* Begins the time of a VM that is retained for one, and records it, for the caller to commit; of another it does
+ * nothing. */
 void manager_retain(Manager *manager, VM *vm);
 /* Sets the timer to the first that ends. To be called when a VM is retained; one that is no more costs a needless look. */
 void manager_watch_expiry(Manager *manager);

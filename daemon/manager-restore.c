@@ -205,6 +205,8 @@ static int restore_successors(Restoring *restoring) {
                         continue;
                 if (r >= 0 && wanted->process.pidfd >= 0 && wanted->vm->userdata)
                         r = vmm_restore_successor(wanted->vm, &wanted->process);
+                if (wanted->process.pidfd >= 0)
+                        keeper_forget_fd(&restoring->manager->keeper, wanted->id);
                 process_done(&wanted->process);
         }
         return r;

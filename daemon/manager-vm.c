@@ -59,15 +59,15 @@ int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *
         return 0;
 }
 
-/* What other VMs share with this one. */
-static void return_shares(Service *service, VM *peer) {
+/* What other VMs share with this one, which is gone from the ledger with its shares. */
+static void return_shares(Manager *manager, VM *peer) {
         Backing *backing;
         VM *vm;
 
-        TAILQ_FOREACH(vm, &service->registry->vms, vms)
+        TAILQ_FOREACH(vm, &manager->registry->vms, vms)
                 TAILQ_FOREACH(backing, &vm->backings, backings)
                         if (backing_is_shared_with(backing, peer))
-                                service_reclaim(service, backing, peer);
+                                custody_unshare(manager, backing, peer);
 }
 
 uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason) {
@@ -114,16 +114,30 @@ int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f
 
 /* No kernel can bind a guest_memfd to another KVM VM, and its own has gone with the VMM. What holds it keeps its memory
  * and all of that VM in the kernel, for no use but reading. One that a slot still shows is let go of by whoever asks. */
+static bool is_to_part(const Backing *backing, uint64_t vmm_serial) {
+        return backing->kind == BACKING_GUEST_MEMFD && backing->vmm_serial == vmm_serial &&
+               !backing->vm->retain_guest_memfd && backing->n_slots == 0;
+}
+
+/* In the same commit as the exit, which a restart does not see a second time. */
+static void record_parting(Manager *manager, const VM *vm, uint64_t vmm_serial) {
+        Backing *backing;
+
+        TAILQ_FOREACH(backing, &vm->backings, backings) {
+                if (backing->kind == BACKING_GUEST_MEMFD && backing->vmm_serial == vmm_serial)
+                        backing_orphan(backing);
+                if (is_to_part(backing, vmm_serial))
+                        (void) record_backing_gone(keeper_records(&manager->keeper), backing);
+        }
+}
+
 static void part_with_guest_memfds(Manager *manager, VM *vm, uint64_t vmm_serial) {
         Backing *backing, *next;
 
         for (backing = TAILQ_FIRST(&vm->backings); backing; backing = next) {
                 next = TAILQ_NEXT(backing, backings);
-                if (backing->kind != BACKING_GUEST_MEMFD || backing->vmm_serial != vmm_serial)
-                        continue;
-                backing_orphan(backing);
-                if (!vm->retain_guest_memfd && backing->n_slots == 0)
-                        (void) custody_leave(manager, backing, END_CANNOT_BE_BOUND);
+                if (is_to_part(backing, vmm_serial))
+                        (void) custody_drop(manager, backing, END_CANNOT_BE_BOUND);
         }
 }
 
@@ -139,6 +153,7 @@ static void end_hand_over(Manager *manager, VM *vm, bool is_outgoing, pid_t pid)
                 vm_take_back(vm);
                 vmm_follow(vm);
         }
+        record_parting(manager, vm, vmm_serial);
         keeper_commit(&manager->keeper);
         STEP("hand-over.ended");
         front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
@@ -148,24 +163,34 @@ static void end_hand_over(Manager *manager, VM *vm, bool is_outgoing, pid_t pid)
                               &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
 }
 
+/* The VM stays, for a time or without end. All of it is one commit, since a restart does not see the exit again. */
+static void outlive_vmm(Manager *manager, VM *vm, pid_t pid) {
+        (void) record_vmm_gone(keeper_records(&manager->keeper), vm);
+        record_parting(manager, vm, vm->vmm_serial);
+        manager_retain(manager, vm);
+        keeper_commit(&manager->keeper);
+        STEP("exit.ledger");
+        front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
+        part_with_guest_memfds(manager, vm, vm->vmm_serial);
+}
+
 /* A VM whose memory another VM shows is kept whatever its policy says. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid) {
         VM *peer;
 
         keeper_forget_fd(&manager->keeper, vm->vmm.id);
+        keeper_forget_fd(&manager->keeper, vm->successor.id);
+        vm->successor = (VMMIdentity) {};
         if (vm->heir || vm->outgoing) {
                 end_hand_over(manager, vm_whole(vm), vm->heir != NULL, pid);
                 return;
         }
         vm_detach(vm);
-        (void) record_vmm_gone(keeper_records(&manager->keeper), vm);
-        keeper_commit(&manager->keeper);
-        STEP("exit.ledger");
-        front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
-        if (vm->exit_policy == EXIT_POLICY_RELEASE && !manager_shown_elsewhere(vm, &peer)) {
-                (void) manager_drop_vm(manager, vm, END_VMM_EXITED);
+        if (vm->exit_policy == EXIT_POLICY_RETAIN || manager_shown_elsewhere(vm, &peer)) {
+                outlive_vmm(manager, vm, pid);
                 return;
         }
-        part_with_guest_memfds(manager, vm, vm->vmm_serial);
-        manager_retain(manager, vm);
+        /* Of the VM the ledger learns only that it is gone: until then a restart sees the exit again. */
+        front_publish(manager->front, &(Event) { .kind = EVENT_VMM_EXITED, .vm = vm, .pid = pid });
+        (void) manager_drop_vm(manager, vm, END_VMM_EXITED);
 }

@@ -10,9 +10,10 @@ import signal
 import socket
 import threading
 
-from broker import Daemon, binary, wait_until
+from broker import Daemon, binary
 
 FDS_PER_MESSAGE_MAX = 253
+SO_PEEK_OFF = 42
 FIRST = 3  # SD_LISTEN_FDS_START
 
 
@@ -82,6 +83,10 @@ class ServiceManager:
     def names(self):
         return sorted(name for name, _ in self.store)
 
+    def parked(self):
+        """What lies in the bag, of each fd what fstat(2) says; privmemd must not use it meanwhile."""
+        return [status for name, fd in self.store if name.startswith("bag-") for status in peek(fd)]
+
     # ---- starting and ending it ----
 
     def start(self, *arguments, environment=None, wait=True, **options):
@@ -109,9 +114,9 @@ class ServiceManager:
         return status
 
     def wait_end(self, seconds=20):
-        wait_until(lambda: self.daemon.process.poll() is not None, seconds, "privmemd's end")
+        status = self.daemon.process.wait(seconds)
         self.settle()
-        return self.daemon.process.returncode
+        return status
 
     def restart(self, number=signal.SIGKILL, **options):
         self.end(number)
@@ -128,3 +133,23 @@ class ServiceManager:
         self.thread.join()
         self.notifications.close()
         self.listener.close()
+
+
+def peek(end):
+    """What is in a queue, which stays there."""
+    with socket.socket(fileno=os.dup(end)) as queue:
+        queue.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+        try:
+            while True:
+                fds = array.array("i")
+                _, ancillary, _, _ = queue.recvmsg(8192, socket.CMSG_SPACE(FDS_PER_MESSAGE_MAX * fds.itemsize),
+                                                   socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+                for _, _, data in ancillary:
+                    fds.frombytes(data[:len(data) - len(data) % fds.itemsize])
+                for fd in fds:
+                    yield os.fstat(fd)
+                    os.close(fd)
+        except BlockingIOError:
+            pass
+        finally:
+            queue.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)

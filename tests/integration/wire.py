@@ -73,6 +73,10 @@ class Client:
 
     def close(self):
         self.socket.close()
+        self.close_fds()
+
+    def close_fds(self):
+        """All that have come so far."""
         for fd in self._owned + self._arrived:
             with contextlib.suppress(OSError):
                 os.close(fd)
