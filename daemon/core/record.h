@@ -6,7 +6,7 @@
  *
  * A record is a head and a body, in the byte order of the host, which neither outlives. Bodies may only grow at
  * their end: a reader takes what it knows and fills up with zeroes what is not there. Who changes what is there
- * raises RECORD_READER_MIN, so that an older privmemd leaves the ledger alone. A type that a reader does not know is
+ * raises LEDGER_OLDEST_READER, so that an older privmemd leaves the ledger alone. A type that a reader does not know is
  * kept by it as it is, for the next one.
  *
  * What is in a ledger was written by privmemd alone, but maybe not by this one, and maybe it is damaged: nothing in it
@@ -16,8 +16,6 @@
 #include "core/slot.h"
 #include "core/vm.h"
 
-/* In the ledger's header: no reader older than this may take it. */
-#define RECORD_READER_MIN 1U
 
 typedef enum RecordType {
         RECORD_IDS = 1, /* the greatest id given away */
