@@ -444,7 +444,7 @@ static SD_VARLINK_DEFINE_ERROR(
 static SD_VARLINK_DEFINE_ERROR(
                 CustodyFull,
                 MESSAGE,
-                DOC("What is full: ledger, bag, or fds in flight."),
+                DOC("What is full: ledger, bag, fds in flight, or file descriptors."),
                 FIELD(what, STRING, 0),
                 DOC("The errno of the kernel."),
                 FIELD(errno, INT, 0),

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "core/cleanup.h"
 #include "host/step.h"
@@ -16,6 +17,8 @@
 #define LEDGER_SLACK (UINT64_C(1) << 20)
 #endif
 #define STORE_PATIENCE_USEC UINT64_C(10000000)
+/* A message of the bag, and what a start needs besides. */
+#define START_SPARE_FDS     320U
 /* What gives something up is not refused, and so has room of its own. */
 #define LEDGER_SPARE        4096U
 
@@ -177,11 +180,24 @@ int keeper_reserve(Keeper *keeper, size_t size, Failure *f) {
         return r == 0 ? 0 : fail_ledger(r, f);
 }
 
+/* The next privmemd takes all of them out again, and with each message some that are dead. */
+static bool is_room_for_fd(const Keeper *keeper) {
+        struct rlimit limit;
+        uint64_t spare;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return true;
+        spare = limit.rlim_cur / 2 < START_SPARE_FDS ? limit.rlim_cur / 2 : START_SPARE_FDS;
+        return bag_size(keeper->bag) + keeper->registry->n_vms + spare < limit.rlim_cur;
+}
+
 int keeper_put_fd(Keeper *keeper, uint64_t id, int fd, Failure *f) {
         int r;
 
         if (keeper->mode != CUSTODY_FD_STORE)
                 return 0;
+        if (!is_room_for_fd(keeper))
+                return fail_custody_full(f, "file descriptors", EMFILE);
         if (bag_wants_repack(keeper->bag))
                 (void) renew_bag(keeper); /* if it must be, the next call says so */
         r = bag_put(keeper->bag, id, fd);

@@ -396,6 +396,9 @@ static void test_a_newer_ledger_is_read_if_its_oldest_reader_allows(void **state
         assert_int_equal(read_all(ledger, &report), (1U << FRAMES) - 1);
         ledger_free(ledger);
         set_header(12, 2);
+        /* Not complete, it is nothing. */
+        assert_int_equal(open_bytes(copy, copy_size, &ledger), LEDGER_E_NOT_A_LEDGER);
+        set_header(32, 1);
         assert_int_equal(open_bytes(copy, copy_size, &ledger), LEDGER_E_NEWER);
 }
 

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What does not fit is refused by name, nothing is lost, and it goes on when there is room again."""
+
+import errno
+import os
+import resource
+import time
+
+import pytest
+
+from memory import MIB, PAGE
+from service_manager import ServiceManager
+from wire import Closed, Refusal
+
+pytestmark = [pytest.mark.plain, pytest.mark.timeout(90)]
+
+
+@pytest.fixture
+def manager(directory, contract):
+    manager = ServiceManager(directory, contract)
+    yield manager
+    manager.close()
+
+
+def everything(client):
+    return [(vm, *(client.listed(method, vm=vm["name"]) for method in ("ListBackings", "ListSlots", "ListMemory")))
+            for vm in client.listed("ListVMs")]
+
+
+def allocate(client, name, vm="web1"):
+    """Without keeping its fd."""
+    reply = client.allocate(name, size=PAGE, vm=vm)
+    for fd in client._owned:
+        os.close(fd)
+    client._owned.clear()
+    return reply
+
+
+def until_refused(change, most):
+    """How often it was done, and the refusal."""
+    for i in range(most):
+        try:
+            change(i)
+        except Refusal as refusal:
+            return i, refusal
+    raise AssertionError(f"it was done {most} times")
+
+
+def check_full(refusal, what, number):
+    assert refusal.error == "io.privmemd.Memory.CustodyFull", refusal
+    assert refusal.parameters["what"] == what
+    assert (refusal.parameters["errno"], refusal.parameters["errnoName"]) == (number, errno.errorcode[number])
+
+
+def start_limited(manager, files, command="", uid=None):
+    """RLIMIT_NOFILE holds from its start on."""
+    program = manager.directory / "limited"
+    program.write_text(f'#!/bin/sh\nexport LISTEN_PID=$$\nulimit -n {files}\nexec {command} '
+                       f'"{os.environ["PRIVMEMD_BUILD"]}/daemon/privmemd" "$@"\n')
+    program.chmod(0o755)
+    manager.program = str(program)
+    manager.start(wait=False)
+    client = manager.daemon.connect(uid)
+    client.call("GetHost")
+    return client
+
+
+# ---- file descriptors ----
+
+
+def test_too_few_file_descriptors(manager):
+    """What is kept can be taken back by the next one under the same limit."""
+    client = start_limited(manager, 400)
+    client.register("web1")
+    n, refusal = until_refused(lambda i: allocate(client, f"ram{i}"), 400)
+    assert n > 20
+    check_full(refusal, "file descriptors", errno.EMFILE)
+    before = everything(client)
+    manager.end()
+    client = start_limited(manager, 400)
+    assert everything(client) == before
+    client.call("ReleaseBacking", vm="web1", backing="ram0")
+    assert allocate(client, "ram0")["created"]
+
+
+@pytest.mark.root
+def test_fds_in_flight(manager):
+    """The kernel counts what lies in queues, by user, unless privmemd has CAP_SYS_RESOURCE or CAP_SYS_ADMIN."""
+    os.chmod(manager.directory / "notify", 0o666)
+    client = start_limited(manager, 120, "setpriv --reuid=54321 --regid=54321 --clear-groups", 54321)
+    client.register("web1")
+    allocate(client, "ram0")
+
+    def change(i):
+        with manager.daemon.connect(54321) as own:
+            try:
+                allocate(own, f"x{i}")
+            except Closed:
+                pass  # the reply's own fd was one too many, and sd-varlink gave up
+        client.call("ReleaseBacking", vm="web1", backing=f"x{i}")
+
+    n, refusal = until_refused(change, 250)
+    check_full(refusal, "fds in flight", errno.ETOOMANYREFS)
+    client.fails("NoSuchBacking", "OpenBacking", vm="web1", backing=f"x{n}")
+    before = everything(client)
+    assert before[0][0]["backings"] == 1
+    manager.end()
+    client = start_limited(manager, 1000, "setpriv --reuid=54321 --regid=54321 --clear-groups", 54321)
+    assert everything(client) == before
+    change(n)
+
+
+# ---- the ledger ----
+
+
+def test_ledger_that_cannot_grow(manager):
+    client = manager.start().connect()
+    client.register("web1")
+    allocate(client, "ram0")
+    _, hard = resource.prlimit(manager.daemon.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(manager.daemon.pid, resource.RLIMIT_FSIZE, (64 * 1024, hard))
+
+    def change(i):
+        client.call("SetMemoryAttributes", vm="web1", guestPhysAddr=2 * i * MIB, memorySize=MIB, private=True)
+
+    n, refusal = until_refused(change, 3000)
+    assert n > 100
+    check_full(refusal, "ledger", errno.ENOSPC)
+    # What gives something up has room of its own.
+    client.call("ReleaseBacking", vm="web1", backing="ram0")
+    before = everything(client)
+    manager.end()
+    client = manager.start().connect()
+    assert everything(client) == before
+    change(n)
+
+
+# ---- the service manager ----
+
+
+def test_barrier_that_is_never_answered(manager):
+    """Where a new generation cannot be stored, the old one goes on."""
+    manager.program = "tests/kill/privmemd-steps"
+    client = manager.start().connect()
+    client.register("web1")
+    manager.answers = False
+    start = time.monotonic()
+    for i in range(120):
+        client.call("SetMemoryAttributes", vm="web1", guestPhysAddr=2 * i * MIB, memorySize=MIB, private=True)
+        if time.monotonic() - start > 5:
+            break
+    else:
+        raise AssertionError("no new generation was begun")
+    before = everything(client)
+    manager.answers = True
+    client = manager.restart().connect()
+    assert everything(client) == before
+    assert len(manager.store) == 3
