@@ -22,6 +22,7 @@ class Goal:
     wraps: tuple = ()  # functions whose sums wrap on purpose
     reach: bool = False  # there are reach() in it
     only: str = ""  # the assertion that is looked at
+    edits: tuple = ()  # (path, text, what replaces it): what CBMC needs to be told
 
     def options(self, only=True):
         options = ["--no-standard-checks", *self.checks, "--function", self.function]
@@ -88,6 +89,14 @@ def sums_goal(*defines):
                      wraps=("count_showing", "count_slot", "leave_places", "slot_discard"))
 
 
+def interval_goal(step, *defines, **more):
+    return Goal(" ".join(("interval:", step, *defines)), "interval.c", function=f"prove_{step}", checks=(), defines=defines,
+                unwind=8, edits=(("interval.c", "ties[];", "ties[INTERVAL_BLOCK_ENTRIES];"),), **more)
+
+
+REMOVE, RESIZE = interval_goal("remove", reach=True), interval_goal("resize", reach=True)
+INSERT, SEARCH = interval_goal("insert", "LEAVES_IN_TREE=0", reach=True), interval_goal("search", "LEAVES_IN_TREE=0")
+
 SMALL = ("NO_SMRAM", "SIZE_PAGES_MAX=2")
 PAIRS = pairs_goal(1)
 BOOKS = slot_goal("books", "prove_books", 1, reach=True)
@@ -131,7 +140,20 @@ PROOFS = {
         Fault(FEW_SUMS, "kvm_rules.c", "!range_within(spec->gpa, spec->size, max_gpa)",
               "spec->gpa + spec->size - max_gpa > 0"),
     )),
+    "interval": Proof((REMOVE, interval_goal("withdraw", reach=True), RESIZE, INSERT, SEARCH), (
+        Fault(REMOVE, "interval.c", "if (block->n == 0) {\n                        block_erase(parent",
+              "if (block->n == 0) {\n                        block_erase(block"),
+        Fault(RESIZE, "interval.c", "if (at + 1 == leaf->n)\n                make_way(&c);", ""),
+        Fault(RESIZE, "interval.c", "if (at == 0)\n                follow_first(&c, new_start, item);", ""),
+        Fault(INSERT, "interval.c", "tie = block_tie(right, inner, 0);", ""),
+        Fault(SEARCH, "interval.c", "return c->found_start <= c->last ?", "return c->found_start < c->last ?"),
+    )),
     # not in ./dev test
+    "interval-more": Proof((interval_goal("insert", reach=True), interval_goal("search"), interval_goal("resize", "HIGH"),
+                            interval_goal("remove", "HIGH"), interval_goal("insert", "HIGH")), (
+        Fault(interval_goal("insert"), "interval.c", "set_key(block, 0, start, item);", ""),
+        Fault(interval_goal("search"), "interval.c", "return below > at ? below : at;", "return below;"),
+    )),
     "slot-more": Proof((pairs_goal(3), slot_goal("books", "prove_books", 2), sums_goal(), whole_goal(4),
                         pairs_goal(4, *SMALL)), (
         Fault(PAIRS, "alias.c", "return backing->vm == vm || backing_is_shared_with(backing, vm);", "return true;"),

@@ -9,6 +9,7 @@ First every goal is proved. Then CBMC must find a way to each reach() in it, for
 it is disproved for each fault: a text of a source and what replaces it.
 """
 
+import contextlib
 import pathlib
 import shutil
 import subprocess
@@ -23,6 +24,20 @@ DAEMON = HERE.parent.parent / "daemon"
 PROVED, DISPROVED = 0, 10
 
 
+@contextlib.contextmanager
+def edited(goal, *faults):
+    """A copy of the core, as CBMC is to see it."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = pathlib.Path(directory, "daemon")
+        shutil.copytree(DAEMON / "core", copy / "core")
+        for path, right, wrong in (*goal.edits, *faults):
+            source = (copy / "core" / path).read_text()
+            if source.count(right) != 1:
+                sys.exit(f"daemon/core/{path} no longer has {right!r} once: bring tests/proof/proofs.py up to date")
+            (copy / "core" / path).write_text(source.replace(right, wrong))
+        yield copy
+
+
 def cbmc(goal, daemon, options):
     """Whether all is proved, and what CBMC says."""
     command = ["cbmc", "-I", daemon, "-I", HERE, "-D_GNU_SOURCE", "--drop-unused-functions", "--slice-formula",
@@ -33,9 +48,9 @@ def cbmc(goal, daemon, options):
     return run.returncode == PROVED, run.stdout
 
 
-def failures(goal, daemon, *options):
+def failures(goal, daemon):
     """What CBMC disproves, but for the sums that wrap on purpose."""
-    proved, said = cbmc(goal, daemon, [*goal.options(), "--unwinding-assertions", *options])
+    proved, said = cbmc(goal, daemon, [*goal.options(), "--unwinding-assertions"])
     failed = [line for line in said.splitlines() if line.endswith(": FAILURE")]
     if not proved and not failed:
         sys.exit(f"cbmc does not say what it disproves:\n{said}")
@@ -43,13 +58,15 @@ def failures(goal, daemon, *options):
 
 
 def prove(goal):
-    failed = failures(goal, DAEMON)
+    with edited(goal) as daemon:
+        failed = failures(goal, daemon)
     if failed:
         sys.exit(f"{goal.name} is not proved:\n" + "\n".join(failed))
 
 
 def reach(goal):
-    _, said = cbmc(goal, DAEMON, [*goal.options(only=False), "-DREACH", "--cover", "cover"])
+    with edited(goal) as daemon:
+        _, said = cbmc(goal, daemon, [*goal.options(only=False), "-DREACH", "--cover", "cover"])
     lines = [line for line in said.splitlines() if ".coverage." in line]
     missed = [line for line in lines if not line.endswith(": SATISFIED")]
     if missed or not lines:
@@ -57,19 +74,13 @@ def reach(goal):
 
 
 def disprove(goal, fault):
-    source = (DAEMON / "core" / fault.path).read_text()
-    if source.count(fault.right) != 1:
-        sys.exit(f"daemon/core/{fault.path} no longer has {fault.right!r} once: bring the list of faults up to date")
-    with tempfile.TemporaryDirectory() as directory:
-        copy = pathlib.Path(directory, "daemon")
-        shutil.copytree(DAEMON / "core", copy / "core")
-        (copy / "core" / fault.path).write_text(source.replace(fault.right, fault.wrong))
+    with edited(goal, (fault.path, fault.right, fault.wrong)) as daemon:
         if goal.wraps:
-            noticed = failures(goal, copy)
+            noticed = failures(goal, daemon)
         else:
-            noticed = not cbmc(goal, copy, [*goal.options(), "--unwinding-assertions", "--stop-on-fail"])[0]
-        if not noticed:
-            sys.exit(f"{goal.name} does not notice {fault.wrong!r} in place of {fault.right!r}")
+            noticed = not cbmc(goal, daemon, [*goal.options(), "--unwinding-assertions", "--stop-on-fail"])[0]
+    if not noticed:
+        sys.exit(f"{goal.name} does not notice {fault.wrong!r} in place of {fault.right!r}")
 
 
 def timed(text, function, *arguments):
