@@ -28,13 +28,14 @@ def numbers(text):
 
 def structs(text):
     """The fields of each struct in its order: (offset, size, name)."""
-    found = {}
+    found, constants = {}, dict(re.findall(r"^#define (\w+) (\d+)$", text, re.M))
     for body, name in re.findall(r"typedef struct \w+ \{(.*?)\} (\w+);", COMMENT.sub("", text), re.S):
         fields, at = [], 0
         for kind, names in re.findall(r"(\w+) ([^;]+);", body):
-            for field, count in re.findall(r"(\w+)(?:\[(\d+)\])?", names):
+            for field, count in re.findall(r"(\w+)(?:\[(\w+)\])?", names):
+                count = int(constants.get(count, count or 1))
                 parts = [(o, s, f"{field}.{n}") for o, s, n in found.get(kind, [])]
-                for offset, size, part in parts or [(0, SIZES[kind] * int(count or 1), field)]:
+                for offset, size, part in parts or [(0, SIZES[kind] * count, field)]:
                     fields.append((at + offset, size, part))
                 at = fields[-1][0] + fields[-1][1]
         found[name] = fields
@@ -86,7 +87,7 @@ def check(root):
         yield f"{DOCUMENT}:{line}: no record is called {name}; {ENUM} has them"
     for struct in sorted({*filter(None, reader.values()), "RunBody"} if enum else ()):
         line, shown = fields.get(struct, (1, []))
-        expected = [field for field in laid_out.get(struct, []) if not field[2].startswith("unused")]
+        expected = [field for field in laid_out.get(struct, []) if field[1] > 0 and not field[2].startswith("unused")]
         for row in expected:
             if row not in shown:
                 yield (f"{DOCUMENT}:{line}: the table of {struct} lacks | {row[0]} | {row[1]} | `{row[2]}` | … |, "
