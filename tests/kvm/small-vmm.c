@@ -79,6 +79,7 @@ static unsigned char *map(int fd, size_t size) {
 static struct machine create_machine(const char *name) {
         const struct privmem_vm_options policy = {
                 .exit_policy = options.retain ? PRIVMEM_EXIT_POLICY_RETAIN : PRIVMEM_EXIT_POLICY_RELEASE,
+                .retain_guest_memfd = options.retain,
         };
         struct machine m = {};
         int r;
