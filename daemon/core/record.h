@@ -16,7 +16,6 @@
 #include "core/slot.h"
 #include "core/vm.h"
 
-
 typedef enum RecordType {
         RECORD_IDS = 1, /* the greatest id given away */
         RECORD_VM,
