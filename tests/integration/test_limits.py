@@ -75,6 +75,8 @@ def test_too_few_file_descriptors(manager):
     n, refusal = until_refused(lambda i: allocate(client, f"ram{i}"), 400)
     assert n > 20
     check_full(refusal, "file descriptors", errno.EMFILE)
+    again = client.fails("CustodyFull", "AllocateBacking", vm="web1", name=f"ram{n}", size=PAGE)
+    assert again == refusal.parameters
     before = everything(client)
     manager.end()
     client = start_limited(manager, 400)
