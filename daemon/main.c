@@ -337,6 +337,9 @@ static int run(const Options *options) {
                 close_unused(&passed);
                 (void) sd_notify(false, "READY=1");
                 r = sd_event_loop(event);
+                /* We are ending already; a second signal must not end us otherwise. */
+                signal(SIGTERM, SIG_IGN);
+                signal(SIGINT, SIG_IGN);
                 if (r < 0)
                         fprintf(stderr, "privmemd: the event loop failed: %s\n", strerror(-r));
                 (void) sd_notify(false, "STOPPING=1");

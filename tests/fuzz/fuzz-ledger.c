@@ -127,10 +127,10 @@ static Ledger *open_file(const uint8_t *bytes, size_t size) {
 
 /* ---- any bytes ---- */
 
-static void set_crc(uint8_t *at, size_t size, size_t crc_at) {
-        uint32_t crc = crc32c(0, at, size);
+static void set_crc(uint8_t *crc_at, const uint8_t *of, size_t size) {
+        uint32_t crc = crc32c(0, of, size);
 
-        memcpy(at + crc_at, &crc, sizeof(crc));
+        memcpy(crc_at, &crc, sizeof(crc));
 }
 
 /* Wherever the mark of the file is, there may be a frame. */
@@ -139,14 +139,14 @@ static void make_checksums_right(uint8_t *bytes, size_t size) {
 
         for (size_t at = 0; at < FRAMES_AT && at + 64 <= size; at += 64)
                 if (bytes[at + 40] < 2)
-                        set_crc(bytes + at, 60, 60);
+                        set_crc(bytes + at + 60, bytes + at, 60);
         for (size_t at = FRAMES_AT; at + FRAME_HEAD <= size; at += 8) {
                 if (memcmp(bytes + at, bytes + 24, 8) != 0)
                         continue;
                 memcpy(&records, bytes + at + 24, sizeof(records));
                 if (records <= size - at - FRAME_HEAD)
-                        set_crc(bytes + at + FRAME_HEAD, records, (size_t) -FRAME_HEAD + 28);
-                set_crc(bytes + at, 32, 32);
+                        set_crc(bytes + at + 28, bytes + at + FRAME_HEAD, records);
+                set_crc(bytes + at + 32, bytes + at, 32);
         }
 }
 
