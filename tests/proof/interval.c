@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* One step of the interval tree, from every tree that there can be: a root with up to two leaves, or a single leaf,
- * filled with any ranges of 64 bits, as far as what core/interval.c says "always holds" holds. One range is inserted,
- * removed, withdrawn, or resized. Afterwards all of it holds again, the tree has what it should have, and a search for
- * any range finds, in order, just what a look at each range finds. What holds after every step from wherever it held
- * holds after any number of steps.
+/* One step of the interval tree, from every small tree: a root with two leaves, or a single leaf, filled with any
+ * ranges, as far as what core/interval.c says "always holds" holds, and with TRAIL any trail that is still good. One range is
+ * inserted, removed, withdrawn, or resized. Afterwards all of it holds again, and the tree has what it should have. In
+ * every such tree a search for any range finds, in order, just what a look at each range finds.
  *
- * The tree never looks into an item, so an item is any number. ENTRIES is the size of a block: with 2 a step splits
- * blocks up to the root, with 4 it merges them. */
+ * The tree never looks into an item, so an item is any number. BLOCK is how many entries a block has. */
 
-#ifndef ENTRIES
-#define ENTRIES 2
+#ifndef BLOCK
+#define BLOCK 2
 #endif
-#define INTERVAL_BLOCK_ENTRIES ENTRIES
+#define INTERVAL_BLOCK_ENTRIES BLOCK
+#define INTERVAL_LEAF_ENTRIES  BLOCK
 
 /* 0: the root is a leaf. */
 #ifndef LEAVES_IN_TREE
@@ -29,7 +28,7 @@ typedef struct IntervalBlock IntervalBlock;
 static void copy_entries(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n);
 static void copy_ties(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n);
 
-/* Blocks of a known type at known places: the runner gives ties[] a size, and each block is freed once. */
+/* Blocks of a known type at known places: proofs.py gives their arrays a size, and each is freed once. */
 static void *new_block(void);
 static void free_block(void *block);
 #include <stdlib.h>
@@ -72,30 +71,30 @@ static bool copies_to(unsigned i, unsigned at, unsigned n) {
 }
 
 static void copy_entries(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n) {
-        Entry copy[ENTRIES];
+        Entry copy[BLOCK];
 
-        assert(n <= ENTRIES && to_at <= ENTRIES - n && from_at <= ENTRIES - n);
-        for (unsigned i = 0; i < ENTRIES; i++)
+        assert(n <= BLOCK && to_at <= BLOCK - n && from_at <= BLOCK - n);
+        for (unsigned i = 0; i < BLOCK; i++)
                 copy[i] = from->entries[i];
-        for (unsigned i = 0; i < ENTRIES; i++)
+        for (unsigned i = 0; i < BLOCK; i++)
                 if (copies_to(i, to_at, n))
                         to->entries[i] = copy[i - to_at + from_at];
 }
 
 static void copy_ties(IntervalBlock *to, unsigned to_at, const IntervalBlock *from, unsigned from_at, unsigned n) {
-        const void *copy[ENTRIES];
+        const void *copy[BLOCK];
 
-        assert(n <= ENTRIES && to_at <= ENTRIES - n && from_at <= ENTRIES - n);
-        for (unsigned i = 0; i < ENTRIES; i++)
-                copy[i] = from->ties[i];
-        for (unsigned i = 0; i < ENTRIES; i++)
+        assert(n <= BLOCK && to_at <= BLOCK - n && from_at <= BLOCK - n);
+        for (unsigned i = 0; i < BLOCK; i++)
+                copy[i] = block_ties(from)[i];
+        for (unsigned i = 0; i < BLOCK; i++)
                 if (copies_to(i, to_at, n))
-                        to->ties[i] = copy[i - to_at + from_at];
+                        block_ties(to)[i] = copy[i - to_at + from_at];
 }
 
 enum {
         LEAVES = 2,
-        ITEMS_MAX = LEAVES * ENTRIES + 1,
+        ITEMS_MAX = LEAVES * BLOCK + 1,
 };
 
 /* What should be in the tree. */
@@ -124,9 +123,9 @@ static bool below(uint64_t start, const void *item, uint64_t other_start, const 
 }
 
 static bool block_holds(const IntervalBlock *block, bool inner) {
-        bool holds = block->n <= ENTRIES;
+        bool holds = block->n <= BLOCK;
 
-        for (unsigned i = 0; i < ENTRIES; i++) {
+        for (unsigned i = 0; i < BLOCK; i++) {
                 const Entry *e = &block->entries[i];
 
                 if (i >= block->n) {
@@ -149,17 +148,29 @@ static bool leaf_holds(const IntervalBlock *parent, unsigned at) {
         bool holds = block_holds(leaf, /* inner= */ false);
         uint64_t last = 0;
 
-        for (unsigned i = 0; i < ENTRIES; i++) {
+        for (unsigned i = 0; i < BLOCK; i++) {
                 const Entry *e = &leaf->entries[i];
 
                 if (i >= leaf->n)
                         continue;
                 last = e->last > last ? e->last : last;
-                holds = holds && !below(e->start, e->of, entry->start, parent->ties[at]);
+                holds = holds && !below(e->start, e->of, entry->start, block_ties(parent)[at]);
                 if (at + 1 < parent->n)
-                        holds = holds && below(e->start, e->of, entry[1].start, parent->ties[at + 1]);
+                        holds = holds && below(e->start, e->of, entry[1].start, block_ties(parent)[at + 1]);
         }
         return holds && entry->last == last;
+}
+
+/* A trail leads to where ranges of its start are. */
+static bool trail_holds(void) {
+        const IntervalBlock *root = tree.root;
+        const IntervalStep *step = &tree.trail[0];
+
+        if (tree.trail_height == 0)
+                return true;
+        return tree.trail_height == 2 && tree.height == 2 && step->block == root && step->at < root->n &&
+               (step->at == 0 || root->entries[step->at].start < tree.trail_start) &&
+               (step->at + 1 == root->n || root->entries[step->at + 1].start > tree.trail_start);
 }
 
 /* ---- any tree ---- */
@@ -170,9 +181,9 @@ static bool may_be_empty = true;
 static void fill_leaf(IntervalBlock *leaf) {
         unsigned n = nondet_u8();
 
-        __CPROVER_assume(n <= ENTRIES);
+        __CPROVER_assume(n <= BLOCK);
         __CPROVER_assume(n > 0 || may_be_empty);
-        for (unsigned i = 0; i < ENTRIES; i++) {
+        for (unsigned i = 0; i < BLOCK; i++) {
                 Entry e = { .start = any_number(), .last = any_number(), .of = any_item() };
 
                 if (i >= n)
@@ -202,11 +213,18 @@ static void make_tree(void) {
 
                 fill_leaf(leaf);
                 root->entries[i] = (Entry) { .start = any_number(), .last = any_number(), .of = leaf };
-                root->ties[i] = any_item();
+                block_ties(root)[i] = any_item();
         }
         __CPROVER_assume(block_holds(root, /* inner= */ true));
         for (unsigned i = 0; i < LEAVES_IN_TREE; i++)
                 __CPROVER_assume(leaf_holds(root, i));
+
+#ifdef TRAIL
+        tree.trail_height = 2;
+        tree.trail_start = any_number();
+        tree.trail[0] = (IntervalStep) { root, nondet_u8() & 1 };
+        __CPROVER_assume(trail_holds());
+#endif
 }
 
 /* ---- what should be there afterwards ---- */
@@ -222,7 +240,7 @@ static bool is_expected(const Entry *e) {
 
 /* As many as expected, each of them expected, and no two the same: these are the expected ones. */
 static unsigned count_in_leaf(const IntervalBlock *leaf) {
-        for (unsigned i = 0; i < ENTRIES; i++)
+        for (unsigned i = 0; i < BLOCK; i++)
                 if (i < leaf->n)
                         assert(is_expected(&leaf->entries[i]));
         return leaf->n;
@@ -232,7 +250,7 @@ static unsigned count_in_parent(const IntervalBlock *parent) {
         unsigned n = 0;
 
         assert(block_holds(parent, /* inner= */ true));
-        for (unsigned i = 0; i < ENTRIES; i++)
+        for (unsigned i = 0; i < BLOCK; i++)
                 if (i < parent->n) {
                         assert(leaf_holds(parent, i));
                         n += count_in_leaf(parent->entries[i].of);
@@ -244,17 +262,17 @@ static unsigned count_in_grandparent(const IntervalBlock *block) {
         unsigned n = 0;
 
         assert(block_holds(block, /* inner= */ true));
-        for (unsigned i = 0; i < ENTRIES; i++)
+        for (unsigned i = 0; i < BLOCK; i++)
                 if (i < block->n) {
                         const IntervalBlock *parent = block->entries[i].of;
 
                         n += count_in_parent(parent);
                         assert(block->entries[i].last == block_last(parent));
-                        assert(!below(parent->entries[0].start, parent->ties[0], block->entries[i].start,
-                                      block->ties[i]));
+                        assert(!below(parent->entries[0].start, block_ties(parent)[0], block->entries[i].start,
+                                      block_ties(block)[i]));
                         if (i + 1 < block->n)
-                                assert(below(parent->entries[parent->n - 1].start, parent->ties[parent->n - 1],
-                                             block->entries[i + 1].start, block->ties[i + 1]));
+                                assert(below(parent->entries[parent->n - 1].start, block_ties(parent)[parent->n - 1],
+                                             block->entries[i + 1].start, block_ties(block)[i + 1]));
                 }
         return n;
 }
@@ -357,10 +375,15 @@ static void resize(void) {
         *e = new;
 }
 
+static void check_tree(void) {
+        assert(count() == n_set);
+        assert(trail_holds());
+}
+
 void prove_insert(void) {
         make_tree();
         insert();
-        assert(count() == n_set);
+        check_tree();
         reach(tree.height == (LEAVES_IN_TREE > 0 ? 3 : 2));
         reach(tree.height == (LEAVES_IN_TREE > 0 ? 2 : 1));
 }
@@ -368,7 +391,7 @@ void prove_insert(void) {
 void prove_remove(void) {
         make_tree();
         take_out(interval_remove);
-        assert(count() == n_set);
+        check_tree();
         reach(tree.height == 2);
         reach(tree.height == 1);
 }
@@ -376,7 +399,7 @@ void prove_remove(void) {
 void prove_withdraw(void) {
         make_tree();
         take_out(withdraw);
-        assert(count() == n_set);
+        check_tree();
         reach(tree.height == 2 && ((IntervalBlock *) tree.root->entries[0].of)->n == 0);
         reach(tree.height == 1);
 }
@@ -385,7 +408,7 @@ void prove_resize(void) {
         may_be_empty = false;
         make_tree();
         resize();
-        assert(count() == n_set);
+        check_tree();
         reach(tree.height == 2);
 }
 
@@ -393,4 +416,11 @@ void prove_search(void) {
         make_tree();
         check_search();
         reach(true);
+}
+
+void prove_approach(void) {
+        make_tree();
+        interval_approach(&tree, any_number());
+        check_tree();
+        reach(tree.trail_height == 2);
 }

@@ -72,7 +72,9 @@ def slot_goal(name, function, slots, **more):
               "judge_bindings.0": 2 * slots, "take_step.0": slots, "id_map_set.0": slots + 1, "id_map_get.0": slots + 1}
     more.setdefault("checks", ())
     return Goal(f"slot: {name}, {slots} live slots", "slot.c", ("slot.c", "alias.c", "kvm_rules.c", "file.c"), function,
-                defines=(f"SLOTS={slots}", *more.pop("defines", ())), unwind=2, rounds=tuple(rounds.items()), **more)
+                defines=(f"SLOTS={slots}", *more.pop("defines", ())), unwind=2, rounds=tuple(rounds.items()),
+                edits=(("slot.h", "SlotRun runs[];", "SlotRun runs[1];"),
+                       ("slot.c", "_Static_assert(sizeof(Slot) <= 56,", "_Static_assert(sizeof(Slot) <= 96,")), **more)
 
 
 def pairs_goal(slots, *defines):
@@ -91,7 +93,11 @@ def sums_goal(*defines):
 
 def interval_goal(step, *defines, **more):
     return Goal(" ".join(("interval:", step, *defines)), "interval.c", function=f"prove_{step}", checks=(), defines=defines,
-                unwind=8, edits=(("interval.c", "ties[];", "ties[INTERVAL_BLOCK_ENTRIES];"),), **more)
+                unwind=8, edits=(("interval.c", "Entry entries[];",
+                        "Entry entries[INTERVAL_BLOCK_ENTRIES]; const void *ties[INTERVAL_BLOCK_ENTRIES];"),
+                       ("interval.c", "static const void **block_ties(const IntervalBlock *block) {\n"
+                        "        return (const void **) &block->entries[INTERVAL_BLOCK_ENTRIES];\n}",
+                        "#define block_ties(block) ((block)->ties)")), **more)
 
 
 REMOVE, RESIZE = interval_goal("remove", reach=True), interval_goal("resize", reach=True)
@@ -140,7 +146,8 @@ PROOFS = {
         Fault(FEW_SUMS, "kvm_rules.c", "!range_within(spec->gpa, spec->size, max_gpa)",
               "spec->gpa + spec->size - max_gpa > 0"),
     )),
-    "interval": Proof((REMOVE, interval_goal("withdraw", reach=True), RESIZE, INSERT, SEARCH), (
+    "interval": Proof((REMOVE, interval_goal("withdraw", reach=True), RESIZE, INSERT, SEARCH,
+                       interval_goal("approach", reach=True)), (
         Fault(REMOVE, "interval.c", "if (block->n == 0) {\n                        block_erase(parent",
               "if (block->n == 0) {\n                        block_erase(block"),
         Fault(RESIZE, "interval.c", "if (at + 1 == leaf->n)\n                make_way(&c);", ""),
@@ -149,8 +156,11 @@ PROOFS = {
         Fault(SEARCH, "interval.c", "return c->found_start <= c->last ?", "return c->found_start < c->last ?"),
     )),
     # not in ./dev test
-    "interval-more": Proof((interval_goal("insert", reach=True), interval_goal("search"), interval_goal("resize", "HIGH"),
+    "interval-more": Proof((interval_goal("insert", reach=True), interval_goal("search"),
+                            *(interval_goal(step, "TRAIL") for step in ("insert", "remove", "withdraw", "resize", "search")),
+                            interval_goal("resize", "HIGH"),
                             interval_goal("remove", "HIGH"), interval_goal("insert", "HIGH")), (
+        Fault(interval_goal("resize", "TRAIL"), "interval.c", "forget_trail(tree);\n        leaf->entries", "leaf->entries"),
         Fault(interval_goal("insert"), "interval.c", "set_key(block, 0, start, item);", ""),
         Fault(interval_goal("search"), "interval.c", "return below > at ? below : at;", "return below;"),
     )),

@@ -88,6 +88,14 @@ const Share *backing_find_share(const Backing *backing, const VM *peer) {
         return ram.n_shares > 0 && peer == &other_vm ? &share : NULL;
 }
 
+bool vm_type_has_private_memory(VMType type) {
+        return type == VM_TYPE_SW_PROTECTED || type >= VM_TYPE_SNP;
+}
+
+bool vm_type_has_protected_state(VMType type) {
+        return type >= VM_TYPE_SEV_ES;
+}
+
 bool backing_is_shared_with(const Backing *backing, const VM *peer) {
         return backing_find_share(backing, peer) != NULL;
 }
@@ -99,9 +107,9 @@ static Slot s0, s1, s2, s3, made;
 static Slot *const live[] = { &s0, &s1, &s2, &s3 };
 static bool in_use[SLOTS + 1];
 
-/* Nothing but slots is made, one at most. */
+/* Nothing but slots is made, one at most. Each has room for its private side: proofs.py sees to that. */
 void *calloc(size_t n, size_t size) {
-        assert(n == 1 && size == sizeof(Slot) && !in_use[SLOTS]);
+        assert(n == 1 && size <= sizeof(Slot) + sizeof(SlotRun) && !in_use[SLOTS]);
         if (fails())
                 return NULL;
         made = (Slot) {};
@@ -142,6 +150,7 @@ static Indexed entries[SLOTS + 1][PLACES];
 #define FRESH entries[SLOTS]
 static unsigned n_entries;
 static bool one_vmm;       /* runs both VMs */
+static bool one_vm;        /* the other one is what the first one's former VMM has during a hand-over */
 static bool private_first; /* in what order the two sides of a slot are found */
 
 static bool is_entry(const Indexed *e, const IntervalTree *tree, const void *item, uint64_t start) {
@@ -210,6 +219,11 @@ bool interval_withdraw(IntervalTree *tree, void *item, uint64_t start) {
         assert(found);
         n_entries--;
         return nondet_bool();
+}
+
+/* Nothing depends on it. */
+void interval_approach(IntervalTree *tree, uint64_t start) {
+        (void) tree, (void) start;
 }
 
 /* Nothing can be undone any more. */
@@ -297,26 +311,46 @@ static File *file_of(const Backing *backing) {
 
 /* ---- what slots show: what core/core-private.h says ---- */
 
+Backing *slot_guest_memfd(const Slot *slot) {
+        return slot->spec.flags & SLOT_GUEST_MEMFD ? &gmem : NULL;
+}
+
+SlotSpec slot_spec(const Slot *slot) {
+        const SlotRecord *spec = &slot->spec;
+        bool private_side = (spec->flags & SLOT_GUEST_MEMFD) != 0;
+
+        return (SlotSpec) {
+                .id = spec->id,
+                .as_id = spec->as_id,
+                .flags = spec->flags,
+                .gpa = spec->gpa,
+                .size = spec->size,
+                .hva = spec->hva,
+                .backing = spec->backing,
+                .offset = spec->offset,
+                .guest_memfd = private_side ? slot->runs[0].file == &gmem_file ? &gmem : &ram : NULL,
+                .guest_memfd_offset = private_side ? slot->runs[0].offset : 0,
+        };
+}
+
 size_t slot_count_shared(const Slot *slot) {
         return slot->spec.backing != NULL;
 }
 
 size_t slot_count_showings(const Slot *slot) {
-        return slot_count_shared(slot) + (slot->spec.guest_memfd != NULL);
+        return slot_count_shared(slot) + ((slot->spec.flags & SLOT_GUEST_MEMFD) != 0);
 }
 
 SlotShowing slot_showing(const Slot *slot, size_t i) {
-        const SlotSpec *spec = &slot->spec;
+        SlotSpec spec = slot_spec(slot);
         bool private_side = i == slot_count_shared(slot);
-        const Backing *backing = private_side ? spec->guest_memfd : spec->backing;
 
-        assert(backing);
         assert(i < slot_count_showings(slot));
         return (SlotShowing) {
                 .slot = (Slot *) slot,
-                .file = file_of(backing),
-                .offset = private_side ? spec->guest_memfd_offset : spec->offset,
-                .size = spec->size,
+                .file = file_of(private_side ? spec.guest_memfd : spec.backing),
+                .offset = private_side ? spec.guest_memfd_offset : spec.offset,
+                .size = spec.size,
                 .private_side = private_side,
         };
 }
@@ -333,9 +367,9 @@ bool showing_equal(const SlotShowing *a, const SlotShowing *b) {
 
 /* The private side of a slot that maps its guest_memfd does not count again. */
 bool showing_counts(const SlotShowing *showing) {
-        const SlotSpec *spec = &showing->slot->spec;
+        SlotSpec spec = slot_spec(showing->slot);
 
-        return !showing->private_side || spec->backing != spec->guest_memfd;
+        return !showing->private_side || spec.backing != spec.guest_memfd;
 }
 
 SlotShowing showing_next(IntervalCursor *c) {
@@ -351,7 +385,7 @@ SlotShowing showing_next(IntervalCursor *c) {
                 private_side = private_side && (private_first || !shared);
                 found = (SlotShowing) {
                         .slot = live[i],
-                        .file = file_of(private_side ? live[i]->spec.guest_memfd : live[i]->spec.backing),
+                        .file = private_side ? live[i]->runs[0].file : file_of(live[i]->spec.backing),
                         .offset = private_side ? of_private->start : of_shared->start,
                         .size = live[i]->spec.size,
                         .private_side = private_side,
@@ -372,24 +406,24 @@ SlotShowing showing_first(const Backing *backing, uint64_t offset, uint64_t size
 
 /* What should be in the index for a slot, told from the slot alone. */
 static void expect_entries(const Slot *slot, Indexed expected[PLACES]) {
-        const SlotSpec *spec = &slot->spec;
-        uint64_t more = spec->size - 1;
+        SlotSpec spec = slot_spec(slot);
+        uint64_t more = spec.size - 1;
 
         for (unsigned i = 0; i < PLACES; i++)
                 expected[i] = (Indexed) {};
-        expected[AT_GPA] = (Indexed) { &slot->vm->slots->by_gpa[spec->as_id], slot, spec->gpa, spec->gpa + more };
-        expected[AT_HVA] = (Indexed) { &slot->vm->mm->slots, slot, spec->hva, spec->hva + more };
-        if (spec->backing)
-                expected[AT_SHARED] = (Indexed) { &file_of(spec->backing)->showings, slot_showing_item(slot, 0),
-                                                  spec->offset, spec->offset + more };
-        if (spec->guest_memfd)
-                expected[AT_PRIVATE] = (Indexed) { &file_of(spec->guest_memfd)->showings,
-                                                   slot_showing_item(slot, spec->backing ? 1 : 0),
-                                                   spec->guest_memfd_offset, spec->guest_memfd_offset + more };
+        expected[AT_GPA] = (Indexed) { &slot->vm->slots->by_gpa[spec.as_id], slot, spec.gpa, spec.gpa + more };
+        expected[AT_HVA] = (Indexed) { &slot->vm->mm->slots, slot, spec.hva, spec.hva + more };
+        if (spec.backing)
+                expected[AT_SHARED] = (Indexed) { &file_of(spec.backing)->showings, slot_showing_item(slot, 0),
+                                                  spec.offset, spec.offset + more };
+        if (spec.guest_memfd)
+                expected[AT_PRIVATE] = (Indexed) { &file_of(spec.guest_memfd)->showings,
+                                                   slot_showing_item(slot, spec.backing ? 1 : 0),
+                                                   spec.guest_memfd_offset, spec.guest_memfd_offset + more };
 }
 
 static unsigned count_expected(const Slot *slot) {
-        return slot ? 2 + (slot->spec.backing != NULL) + (slot->spec.guest_memfd != NULL) : 0;
+        return slot ? 2 + (unsigned) slot_count_showings(slot) : 0;
 }
 
 static bool is_indexed(const Indexed *expected) {

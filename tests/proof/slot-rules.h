@@ -68,7 +68,7 @@ static bool may_both_be(const Shown *x, const Shown *y) {
         if (same_vm && is_same_mapping(x, y) &&
             ((!backing_of(x) && !backing_of(y)) || other_space || is_in_smram(gpa_of(x)) || is_in_smram(gpa_of(y))))
                 return true;
-        return !same_vm && is_declared(x, y);
+        return !same_vm && (one_vm || is_declared(x, y));
 }
 
 /* KVM's own, whatever the rules above say. */

@@ -15,7 +15,7 @@
  * and the lists that these use are replaced by what their headers say of them, in slot-model.h; interval.c proves the
  * tree.
  *
- * Any slot: any id, address space and flags, any backing (one of the first VM, its guest_memfd, or none), and
+ * The other VM may be what the former VMM of the first one has while it hands over. Any slot: any id, address space and flags, any backing (one of the first VM, its guest_memfd, or none), and
  * addresses, sizes and offsets of a few pages. The engine does nothing with these numbers but add and compare them, so
  * they are as good as others but where a sum could wrap or a rule has a number of its own: at the ends of the SMRAM
  * window, which are among them, and at those of prove_edges. Nothing is said of mappings that were looked at. */
@@ -32,6 +32,19 @@ static VM *any_vm(void) {
         return nondet_bool() ? &vm : &other_vm;
 }
 
+static VMType any_type(void) {
+        switch (nondet_u8()) {
+        case 0:
+                return VM_TYPE_UNDECLARED;
+        case 1:
+                return VM_TYPE_ORDINARY;
+        case 2:
+                return VM_TYPE_SEV_ES;
+        default:
+                return VM_TYPE_SNP;
+        }
+}
+
 static VM any_vm_with(SlotTable *slots, Mm *of_vmm) {
         slots->n_slots = COUNT;
         return (VM) {
@@ -39,7 +52,8 @@ static VM any_vm_with(SlotTable *slots, Mm *of_vmm) {
                 .slots = slots,
                 .mm = of_vmm,
                 .alias_policy = nondet_bool() ? ALIAS_POLICY_ENFORCE : ALIAS_POLICY_OBSERVE,
-                .type = nondet_u8() & (_VM_TYPE_MAX - 1),
+                .type = any_type(),
+                .vmm_serial = nondet_bool() ? 2 : 1,
         };
 }
 
@@ -58,6 +72,8 @@ static void make_host(void) {
         vm = any_vm_with(&table, &mm);
         one_vmm = nondet_bool();
         other_vm = any_vm_with(&other_table, one_vmm ? &mm : &other_mm);
+        one_vm = nondet_bool();
+        other_vm.heir = one_vm ? &vm : NULL;
         private_first = nondet_bool();
 }
 
@@ -128,6 +144,7 @@ static void make_backings(void) {
         gmem = ram;
         gmem.file = &gmem_file;
         gmem.kind = BACKING_GUEST_MEMFD;
+        gmem.vmm_serial = 2;
         gpa_base = any_base();
 #ifdef EDGES
         ram.size = any_edge();
@@ -171,22 +188,22 @@ static bool inside(uint64_t start, uint64_t size, const Backing *backing) {
 }
 
 static bool shares_read_only(const VM *with) {
-        return with == &other_vm && ram.n_shares > 0 && share.read_only;
+        return with == &other_vm && !one_vm && ram.n_shares > 0 && share.read_only;
 }
 
 /* What KVM and the declaration ask of each slot alone. */
 static bool slot_holds(const Slot *slot) {
-        const SlotSpec *spec = &slot->spec;
-        bool has_guest_memfd = (spec->flags & SLOT_GUEST_MEMFD) != 0;
+        SlotSpec spec = slot_spec(slot);
+        bool has_guest_memfd = (spec.flags & SLOT_GUEST_MEMFD) != 0;
 
-        return (spec->flags == SLOT_GUEST_MEMFD || (spec->flags & ~(SLOT_LOG_DIRTY_PAGES | SLOT_READONLY)) == 0) &&
-               !(spec->backing && shares_read_only(slot->vm) && !(spec->flags & SLOT_READONLY)) && spec->id < IDS &&
-               spec->as_id < ADDRESS_SPACES_MAX && range_of_pages(spec->gpa, spec->size) &&
-               range_of_pages(spec->hva, spec->size) && spec->size <= SLOT_PAGES_MAX * PAGE &&
-               (spec->guest_memfd != NULL) == has_guest_memfd &&
-               (!spec->backing || inside(spec->offset, spec->size, spec->backing)) &&
-               (!has_guest_memfd || (spec->guest_memfd == &gmem && slot->vm == gmem.vm &&
-                                     inside(spec->guest_memfd_offset, spec->size, &gmem)));
+        return (spec.flags == SLOT_GUEST_MEMFD || (spec.flags & ~(SLOT_LOG_DIRTY_PAGES | SLOT_READONLY)) == 0) &&
+               !(spec.backing && shares_read_only(slot->vm) && !(spec.flags & SLOT_READONLY)) && spec.id < IDS &&
+               spec.as_id < ADDRESS_SPACES_MAX && range_of_pages(spec.gpa, spec.size) &&
+               range_of_pages(spec.hva, spec.size) && spec.size <= SLOT_PAGES_MAX * PAGE &&
+               (!spec.backing || inside(spec.offset, spec.size, spec.backing)) &&
+               (!has_guest_memfd ||
+                (spec.guest_memfd == &gmem && (slot->vm == &vm || one_vm) && slot->vm->vmm_serial == gmem.vmm_serial &&
+                 inside(spec.guest_memfd_offset, spec.size, &gmem)));
 }
 
 static Slot *find(const VM *of, uint32_t as_id, uint32_t id) {
@@ -195,15 +212,24 @@ static Slot *find(const VM *of, uint32_t as_id, uint32_t id) {
 
 static void make_slot(unsigned i) {
         Slot *slot = live[i];
+        SlotSpec spec = any_spec();
 
-        *slot = (Slot) { .vm = any_vm(), .spec = any_spec() };
-        slot->shows_backing = slot->spec.backing != NULL;
-        if (!slot->spec.backing)
-                slot->spec.offset = 0;
-        if (!(slot->spec.flags & SLOT_GUEST_MEMFD)) {
-                slot->spec.guest_memfd = NULL;
-                slot->spec.guest_memfd_offset = 0;
-        }
+        *slot = (Slot) {
+                .vm = any_vm(),
+                .spec = {
+                        .gpa = spec.gpa,
+                        .size = spec.size,
+                        .hva = spec.hva,
+                        .backing = spec.backing,
+                        .offset = spec.backing ? spec.offset : 0,
+                        .id = (uint16_t) spec.id,
+                        .as_id = (uint8_t) spec.as_id,
+                        .flags = (uint8_t) spec.flags,
+                        .shows_backing = spec.backing != NULL,
+                },
+        };
+        if (spec.flags & SLOT_GUEST_MEMFD)
+                slot->runs[0] = (SlotRun) { slot, &gmem_file, spec.guest_memfd_offset, spec.size, 0 };
         if (nondet_bool())
                 return;
         in_use[i] = true;
@@ -260,7 +286,7 @@ static bool look_at(unsigned i, Shown *ret) {
 
         if (!slot)
                 return false;
-        *ret = (Shown) { keys[i].vm, slot->spec, sides[i], at[i] };
+        *ret = (Shown) { keys[i].vm, slot_spec(slot), sides[i], at[i] };
         return is_shown(ret);
 }
 
@@ -288,14 +314,14 @@ static void check_entries(const Slot *slot) {
 
 /* What KVM ignores is not remembered. */
 static bool is_as_asked(const Slot *slot, const SlotSpec *spec) {
-        const SlotSpec *s = &slot->spec;
+        SlotSpec s = slot_spec(slot);
         bool has_guest_memfd = (spec->flags & SLOT_GUEST_MEMFD) != 0;
 
-        return s->id == spec->id && s->as_id == spec->as_id && s->flags == spec->flags && s->gpa == spec->gpa &&
-               s->size == spec->size && s->hva == spec->hva && s->backing == spec->backing &&
-               s->offset == (spec->backing ? spec->offset : 0) &&
-               s->guest_memfd == (has_guest_memfd ? spec->guest_memfd : NULL) &&
-               s->guest_memfd_offset == (has_guest_memfd ? spec->guest_memfd_offset : 0);
+        return s.id == spec->id && s.as_id == spec->as_id && s.flags == spec->flags && s.gpa == spec->gpa &&
+               s.size == spec->size && s.hva == spec->hva && s.backing == spec->backing &&
+               s.offset == (spec->backing ? spec->offset : 0) &&
+               s.guest_memfd == (has_guest_memfd ? spec->guest_memfd : NULL) &&
+               s.guest_memfd_offset == (has_guest_memfd ? spec->guest_memfd_offset : 0);
 }
 
 /* The slot before may be gone. */
@@ -348,6 +374,7 @@ static void reach_all(const Step *step) {
         reach(done && verdict->rule == RULE_ADDRESS_SPACE_TRANSIT);
         reach(done && verdict->rule == RULE_SMRAM_WINDOW);
         reach(done && verdict->rule == RULE_DECLARED_SHARE);
+        reach(done && verdict->rule == RULE_HAND_OVER);
         reach(!done && verdict->rule == RULE_UNDECLARED_ALIAS && step->before);
 }
 
