@@ -16,9 +16,8 @@ typedef struct ErrorRow {
 } ErrorRow;
 
 static const ErrorRow error_rows[] = {
-#define ERROR(name, errno_value, sentence) { #name, #errno_value, sentence },
+#define ERROR(name, errno_value, status, sentence) { #name, #errno_value, sentence },
 #include "api/errors.def"
-#undef ERROR
 };
 
 typedef struct OperationRow {
@@ -29,7 +28,6 @@ typedef struct OperationRow {
 static const OperationRow operation_rows[] = {
 #define OPERATION(method, handler, right, fds) { #method, #right, fds },
 #include "api/operations.def"
-#undef OPERATION
 };
 
 static const OperationRow *find_operation(const char *name) {

@@ -530,9 +530,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(ListMemory, "Lists what the guest has at its addresses: which slot, which side is live, and how much memory each side takes. A list that costs the kernel much counting comes in several messages; without more it is the error org.varlink.service.ExpectedMore then."),
                 METHOD(Subscribe, "Streams events of the VMs that the caller may see. The first message is an event of kind subscribed."),
 
-#define ERROR(name, errno_value, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,
+#define ERROR(name, errno_value, status, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,
 #include "errors.def"
-#undef ERROR
                 NULL,
         },
 };

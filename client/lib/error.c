@@ -17,9 +17,8 @@ typedef struct KnownError {
 } KnownError;
 
 static const KnownError known_errors[] = {
-#define ERROR(name, code, sentence) { "io.privmemd.Memory." #name, code, sentence },
+#define ERROR(name, code, status, sentence) { "io.privmemd.Memory." #name, code, sentence },
 #include "api/errors.def"
-#undef ERROR
         { "org.varlink.service.InterfaceNotFound", EOPNOTSUPP, "What listens there does not speak this interface." },
         { "org.varlink.service.MethodNotFound", EOPNOTSUPP, "This privmemd does not have the method." },
         { "org.varlink.service.MethodNotImplemented", EOPNOTSUPP, "This privmemd does not have the method." },

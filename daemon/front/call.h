@@ -46,7 +46,6 @@ typedef struct Call {
 
 #define OPERATION(method, handler, right, fds) int op_##handler(Call *call);
 #include "api/operations.def"
-#undef OPERATION
 
 bool call_may_see(const Call *call, const VM *vm);
 /* The part of call->vm whose slots the caller declares: while the VM is handed over, the former VMM has slots too, and it

@@ -10,9 +10,8 @@
 #include "front/failure.h"
 
 static const char *const error_id[_API_E_MAX] = {
-#define ERROR(name, errno_value, sentence) [API_E_##name] = PRIVMEMD_INTERFACE "." #name,
+#define ERROR(name, errno_value, status, sentence) [API_E_##name] = PRIVMEMD_INTERFACE "." #name,
 #include "api/errors.def"
-#undef ERROR
 };
 
 int fail_no_such_vm(Failure *f, const char *vm) {

@@ -15,9 +15,8 @@
 
 typedef enum ApiError {
         API_E_NONE,
-#define ERROR(name, errno_value, sentence) API_E_##name,
+#define ERROR(name, errno_value, status, sentence) API_E_##name,
 #include "api/errors.def"
-#undef ERROR
         _API_E_MAX,
 } ApiError;
 

@@ -140,7 +140,6 @@ static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_me
                 return dispatch(link, parameters, flags, userdata, &operation); \
         }
 #include "api/operations.def"
-#undef OPERATION
 
 static int bind_methods(sd_varlink_server *server) {
         static const struct {
@@ -149,7 +148,6 @@ static int bind_methods(sd_varlink_server *server) {
         } methods[] = {
 #define OPERATION(name, function, right, fds) { PRIVMEMD_INTERFACE "." #name, vl_##function },
 #include "api/operations.def"
-#undef OPERATION
         };
         int r;
 

@@ -50,11 +50,10 @@ static void expect(const Expectation *e) {
 
 static void test_errors_of_the_interface(void **state) {
         static const Expectation expectations[] = {
-#define ERROR(name, code, sentence) \
+#define ERROR(name, code, status, sentence) \
         { "io.privmemd.Memory." #name, "{\"message\":\"It is so.\"}", code, "It is so." }, \
                 { "io.privmemd.Memory." #name, NULL, code, sentence },
 #include "api/errors.def"
-#undef ERROR
         };
 
         (void) state;
@@ -103,9 +102,8 @@ static void test_odd_errors(void **state) {
 
 static void test_numbers(void **state) {
         (void) state;
-#define ERROR(name, code, sentence) assert_in_range(code, 1, 4095);
+#define ERROR(name, code, status, sentence) assert_in_range(code, 1, 4095);
 #include "api/errors.def"
-#undef ERROR
 }
 
 int main(void) {

@@ -18,15 +18,13 @@
 static const char *const operations[] = {
 #define OPERATION(method, handler, right, fds) #method,
 #include "api/operations.def"
-#undef OPERATION
 };
 
 static const struct {
         const char *name, *sentence;
 } errors[] = {
-#define ERROR(name, errno_value, sentence) { #name, sentence },
+#define ERROR(name, errno_value, status, sentence) { #name, sentence },
 #include "api/errors.def"
-#undef ERROR
 };
 
 static const sd_varlink_interface *const interface = &vl_interface_io_privmemd_Memory;
