@@ -1,43 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Prints what is derived from the contract: the varlink IDL, and the sections of the manual about methods, types and
- * errors in reStructuredText. */
+/* The program dump: see dump.h. */
 
 #include <errno.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/dump.h"
 #include "api/interface.h"
 
-typedef struct ErrorRow {
-        const char *name, *errno_name, *sentence;
-} ErrorRow;
+#define ELEMENTSOF(array) (sizeof(array) / sizeof((array)[0]))
 
-static const ErrorRow error_rows[] = {
-#define ERROR(name, errno_value, status, sentence) { #name, #errno_value, sentence },
-#include "api/errors.def"
+static const struct {
+        const char *name;
+        int (*dump)(FILE *out);
+} products[] = {
+        { "idl", dump_idl },
+        { "manual", dump_manual },
+        { "rest-fields", dump_rest_fields },
 };
 
-typedef struct OperationRow {
-        const char *name, *right;
-        unsigned fds;
-} OperationRow;
-
-static const OperationRow operation_rows[] = {
-#define OPERATION(method, handler, right, fds) { #method, #right, fds },
-#include "api/operations.def"
-};
-
-static const OperationRow *find_operation(const char *name) {
-        for (size_t i = 0; i < sizeof(operation_rows) / sizeof(operation_rows[0]); i++)
-                if (strcmp(operation_rows[i].name, name) == 0)
-                        return &operation_rows[i];
-        return NULL;
-}
-
-static int dump_idl(FILE *out) {
+int dump_idl(FILE *out) {
         char *text;
         int r;
 
@@ -49,159 +32,31 @@ static int dump_idl(FILE *out) {
         return 0;
 }
 
-static void heading(FILE *out, const char *text, char line) {
-        fprintf(out, "\n%s\n", text);
-        for (size_t i = 0; i < strlen(text); i++)
-                fputc(line, out);
-        fputs("\n\n", out);
-}
-
-static const char *type_word(const sd_varlink_field *field) {
-        switch (field->field_type) {
-        case SD_VARLINK_NAMED_TYPE:
-                return field->named_type;
-        case SD_VARLINK_BOOL:
-                return "bool";
-        case SD_VARLINK_INT:
-                return "int";
-        case SD_VARLINK_STRING:
-                return "string";
-        case SD_VARLINK_OBJECT:
-                return "object";
-        case SD_VARLINK_FLOAT:
-                return "float";
-        default:
-                return "";
-        }
-}
-
-/* The comments before the field at i, as one text. */
-static void field_comment(FILE *out, const sd_varlink_symbol *symbol, size_t i) {
-        size_t first = i;
-
-        while (first > 0 && symbol->fields[first - 1].field_type == _SD_VARLINK_FIELD_COMMENT)
-                first--;
-        for (; first < i; first++)
-                fprintf(out, "   %s\n", symbol->fields[first].name);
-}
-
-/* The fields of one direction as a definition list. Returns whether there was one. */
-static bool dump_fields(FILE *out, const sd_varlink_symbol *symbol, sd_varlink_field_direction_t direction) {
-        bool any = false;
-
-        for (size_t i = 0; symbol->fields[i].field_type != _SD_VARLINK_FIELD_TYPE_END_MARKER; i++) {
-                const sd_varlink_field *field = &symbol->fields[i];
-
-                if (field->field_type == _SD_VARLINK_FIELD_COMMENT || field->field_direction != direction)
-                        continue;
-                any = true;
-                if (field->field_type == SD_VARLINK_ENUM_VALUE)
-                        fprintf(out, "``%s``\n", field->name);
-                else
-                        fprintf(out, "``%s`` : %s%s%s\n", field->name,
-                                field->field_flags & SD_VARLINK_NULLABLE ? "optional " : "",
-                                field->field_flags & SD_VARLINK_ARRAY ? "array of " : "", type_word(field));
-                field_comment(out, symbol, i);
-                /* A definition list needs a definition. */
-                if (i == 0 || symbol->fields[i - 1].field_type != _SD_VARLINK_FIELD_COMMENT)
-                        fputs("   \\\n", out);
-                fputs("\n", out);
-        }
-        return any;
-}
-
-static const char *right_words(const char *right) {
-        if (strcmp(right, "VM_OWNER") == 0)
-                return "the VM's owner and root";
-        if (strcmp(right, "VM_PEER") == 0)
-                return "the VM's owner, the owners of VMs that a backing of it is shared with, and root";
-        return "everybody";
-}
-
-static void dump_method(FILE *out, const sd_varlink_symbol *symbol, const char *comment) {
-        const OperationRow *row = find_operation(symbol->name);
-
-        heading(out, symbol->name, '-');
-        fprintf(out, "%s\n\n", comment);
-        fprintf(out, "Callers: %s.%s%s\n\n", right_words(row->right),
-                symbol->symbol_flags & SD_VARLINK_REQUIRES_MORE ? " Needs ``more``." :
-                symbol->symbol_flags & SD_VARLINK_SUPPORTS_MORE ? " Takes ``more``." :
-                                                                  "",
-                row->fds > 0 ? " May carry one file descriptor." : "");
-        fputs("Input:\n\n", out);
-        if (!dump_fields(out, symbol, SD_VARLINK_INPUT))
-                fputs("none\n\n", out);
-        fputs("Output:\n\n", out);
-        if (!dump_fields(out, symbol, SD_VARLINK_OUTPUT))
-                fputs("none\n\n", out);
-}
-
-static void dump_type(FILE *out, const sd_varlink_symbol *symbol, const char *comment) {
-        heading(out, symbol->name, '-');
-        fprintf(out, "%s\n\n", comment);
-        dump_fields(out, symbol, SD_VARLINK_REGULAR);
-}
-
-static void dump_error(FILE *out, const sd_varlink_symbol *symbol) {
-        heading(out, symbol->name, '-');
-        for (size_t i = 0; i < sizeof(error_rows) / sizeof(error_rows[0]); i++)
-                if (strcmp(error_rows[i].name, symbol->name) == 0)
-                        fprintf(out, "%s In libprivmem: ``-%s``.\n\n", error_rows[i].sentence,
-                                error_rows[i].errno_name);
-        dump_fields(out, symbol, SD_VARLINK_REGULAR);
-}
-
-/* All symbols of one kind; a symbol's comment stands before it. */
-static void dump_symbols(FILE *out, sd_varlink_symbol_type_t type) {
-        const sd_varlink_interface *interface = &vl_interface_io_privmemd_Memory;
-        const char *comment = "";
-
-        for (size_t i = 0; interface->symbols[i]; i++) {
-                const sd_varlink_symbol *symbol = interface->symbols[i];
-
-                if (symbol->symbol_type == _SD_VARLINK_SYMBOL_COMMENT)
-                        comment = symbol->name;
-                else if (symbol->symbol_type != type)
-                        continue;
-                else if (type == SD_VARLINK_METHOD)
-                        dump_method(out, symbol, comment);
-                else if (type == SD_VARLINK_ERROR)
-                        dump_error(out, symbol);
-                else
-                        dump_type(out, symbol, comment);
-        }
-}
-
-static void dump_manual(FILE *out) {
-        heading(out, "METHODS", '=');
-        dump_symbols(out, SD_VARLINK_METHOD);
-        heading(out, "TYPES", '=');
-        dump_symbols(out, SD_VARLINK_STRUCT_TYPE);
-        heading(out, "ENUMERATIONS", '=');
-        dump_symbols(out, SD_VARLINK_ENUM_TYPE);
-        heading(out, "ERRORS", '=');
-        dump_symbols(out, SD_VARLINK_ERROR);
+static int usage(void) {
+        fputs("usage: dump WHAT [--output FILE]\nWHAT is one of:", stderr);
+        for (size_t i = 0; i < ELEMENTSOF(products); i++)
+                fprintf(stderr, " %s", products[i].name);
+        fputs("\n", stderr);
+        return 2;
 }
 
 int main(int argc, char *argv[]) {
-        bool idl = argc >= 2 && strcmp(argv[1], "idl") == 0, manual = argc >= 2 && strcmp(argv[1], "manual") == 0;
+        int (*dump)(FILE *out) = NULL;
         FILE *out = stdout;
-        int r = 0;
+        int r;
 
-        if ((!idl && !manual) || (argc != 2 && (argc != 4 || strcmp(argv[2], "--output") != 0))) {
-                fputs("usage: dump idl|manual [--output FILE]\n", stderr);
-                return 2;
-        }
+        for (size_t i = 0; argc >= 2 && i < ELEMENTSOF(products); i++)
+                if (strcmp(argv[1], products[i].name) == 0)
+                        dump = products[i].dump;
+        if (!dump || (argc != 2 && (argc != 4 || strcmp(argv[2], "--output") != 0)))
+                return usage();
         if (argc == 4)
                 out = fopen(argv[3], "we");
         if (!out) {
                 fprintf(stderr, "dump: cannot write %s: %s\n", argv[3], strerror(errno));
                 return EXIT_FAILURE;
         }
-        if (idl)
-                r = dump_idl(out);
-        else
-                dump_manual(out);
+        r = dump(out);
         if (fflush(out) != 0 || ferror(out))
                 r = -EIO;
         if (r < 0) {
