@@ -301,6 +301,29 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 DOC("The event."),
                 OUTPUT_OF(event, Event, 0));
 
+static SD_VARLINK_DEFINE_METHOD(
+                GetMetrics,
+                DOC("When privmemd started: CLOCK_REALTIME, microseconds."),
+                OUTPUT(startedUSec, INT, 0),
+                DOC("How often a privmemd began with what the one before it had left. It counts over restarts, but begins anew with the host, and is always 0 where custody is none."),
+                OUTPUT(restarts, INT, 0),
+                DOC("Events since privmemd started."),
+                OUTPUT(events, INT, 0),
+                DOC("How much of each limit is used that is not one VM's: by all, and by each uid that the caller may see."),
+                OUTPUT_OF(quotas, QuotaUse, ARRAY),
+                DOC("Upper bounds of times that calls are counted by, in microseconds and rising order."),
+                OUTPUT(boundsUSec, INT, ARRAY),
+                DOC("The calls of everybody since privmemd started: one entry a method."),
+                OUTPUT_OF(methods, MethodMetrics, ARRAY));
+
+static SD_VARLINK_DEFINE_METHOD_FULL(
+                ListMetrics,
+                SD_VARLINK_SUPPORTS_MORE,
+                DOC("Only this VM's; it is an error if it does not exist."),
+                INPUT(vm, STRING, OPTIONAL),
+                DOC("One entry a VM, in order of name."),
+                OUTPUT_OF(metrics, VMMetrics, ARRAY));
+
 /* ---- errors ---- */
 
 #define MESSAGE DOC("One sentence for people: what was wrong, which object, what to do."), FIELD(message, STRING, 0)
@@ -505,6 +528,11 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(Conflict, "One other slot that shows the same guest frames, or the same bytes of memory."),
                 TYPE(Advice, "Something about an accepted slot that costs the guest speed."),
                 TYPE(Verdict, "What became of a slot, or would, and why."),
+                TYPE(QuotaUse, "How much of a limit is used."),
+                TYPE(MethodMetrics, "How often a method was called, and how long it took."),
+                TYPE(VerdictCount, "How often a rule decided about a slot."),
+                TYPE(MemorySum, "The backings of a VM that are alike."),
+                TYPE(VMMetrics, "What is counted of a VM."),
                 TYPE(Event, "Something that happened."),
 
                 METHOD(GetHost, "What this host can do and how much guest memory it has promised."),
@@ -528,6 +556,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(ListSlots, "Lists the slots that the caller may see, in order of VM name, address space and slot id. The filters can be combined."),
                 METHOD(SetMemoryAttributes, "Declares guest addresses private or shared, as KVM_SET_MEMORY_ATTRIBUTES does, with the same rules: it needs no slot, and outlives slots. Call it before the ioctl. All is shared again when the VMM exits. Nothing is given back to the host by it, neither here nor in KVM."),
                 METHOD(ListMemory, "Lists what the guest has at its addresses: which slot, which side is live, and how much memory each side takes. A list that costs the kernel much counting comes in several messages; without more it is the error org.varlink.service.ExpectedMore then."),
+                METHOD(GetMetrics, "What privmemd counts of itself, for monitoring."),
+                METHOD(ListMetrics, "Lists what is counted of each VM that the caller may see, for monitoring: less than ListBackings says, and cheaper. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
                 METHOD(Subscribe, "Streams events of the VMs that the caller may see. The first message is an event of kind subscribed."),
 
 #define ERROR(name, errno_value, status, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,

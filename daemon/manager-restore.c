@@ -318,6 +318,15 @@ static int restore(Restoring *restoring, PassedFds *passed, const char *director
         return registry_audit(manager->registry, report_alias, NULL);
 }
 
+/* A ledger that is full does without the number. */
+static void count_restart(Manager *manager) {
+        Keeper *keeper = &manager->keeper;
+
+        if (keeper_reserve(keeper, RECORD_SIZE_MAX, &(Failure) {}) == 0 &&
+            record_ids(keeper_records(keeper), manager->registry) >= 0)
+                keeper_commit(keeper);
+}
+
 int manager_restore(Manager *manager, PassedFds *passed, const char *directory) {
         Restoring restoring = { .manager = manager };
         bool changed;
@@ -327,11 +336,14 @@ int manager_restore(Manager *manager, PassedFds *passed, const char *directory) 
         free(restoring.wanted);
         if (r != 0)
                 return r;
+        manager->registry->restarts += restoring.report.had_ledger;
         changed = restoring.damaged || restoring.lost_backings > 0 || restoring.report.ledger.torn;
         r = keeper_begin(&manager->keeper, changed, restoring.report.orphans > 0 && !restoring.keeps_all);
         STEP("start.begun");
         if (r != 0)
                 return r;
+        if (restoring.report.had_ledger)
+                count_restart(manager);
         see_exits(manager);
         manager_watch_expiry(manager);
         return 0;

@@ -126,6 +126,7 @@ static int apply_ids(RecordReader *reader, const uint8_t *body, size_t size) {
                 return RECORD_E_DAMAGED;
         reader->registry->last_id = b.last;
         reader->registry->was_damaged = b.was_damaged != 0;
+        reader->registry->restarts = b.restarts;
         return 0;
 }
 

@@ -16,6 +16,7 @@ typedef struct Tail {
 typedef struct IdsBody {
         uint64_t last;
         uint8_t was_damaged, unused[7];
+        uint64_t restarts;
 } IdsBody;
 
 typedef struct GoneBody {

@@ -26,6 +26,16 @@ static Tail tail(size_t at, size_t n) {
         return (Tail) { .at = (uint16_t) at, .n = (uint16_t) n };
 }
 
+int record_ids(RecordBuffer *buffer, const Registry *registry) {
+        IdsBody body = {
+                .last = registry->last_id,
+                .was_damaged = registry->was_damaged,
+                .restarts = registry->restarts,
+        };
+
+        return put(buffer, RECORD_IDS, &body, sizeof(body));
+}
+
 int record_vm(RecordBuffer *buffer, const VM *vm) {
         VMBody body = {
                 .id = vm->id,
@@ -267,11 +277,10 @@ static int put_parts(RecordBuffer *buffer, VM *vm) {
 }
 
 int record_registry(RecordBuffer *buffer, Registry *registry) {
-        IdsBody ids = { .last = registry->last_id, .was_damaged = registry->was_damaged };
         VM *vm;
         int r;
 
-        r = put(buffer, RECORD_IDS, &ids, sizeof(ids));
+        r = record_ids(buffer, registry);
         if (r < 0)
                 return r;
         TAILQ_FOREACH(vm, &registry->vms, vms) {

@@ -17,7 +17,7 @@
 #include "core/vm.h"
 
 typedef enum RecordType {
-        RECORD_IDS = 1, /* the greatest id given away */
+        RECORD_IDS = 1, /* the greatest id given away, and how often privmemd was restarted */
         RECORD_VM,
         RECORD_VM_GONE,  /* and its backings, slots and shares */
         RECORD_VMM,      /* a process runs the VM */
@@ -43,6 +43,7 @@ typedef enum RecordType {
 size_t record_slot_size(size_t n_runs);
 
 /* 0 or -ENOMEM: nothing added. */
+int record_ids(RecordBuffer *buffer, const Registry *registry);
 int record_vm(RecordBuffer *buffer, const VM *vm);
 int record_vm_gone(RecordBuffer *buffer, const VM *vm);
 /* The VM's VMM, which it must have. */

@@ -121,6 +121,33 @@ VM *registry_first_to_expire(Registry *registry) {
         return first;
 }
 
+typedef struct OwnerSuccessor {
+        const uid_t *after;
+        const Owner *best;
+} OwnerSuccessor;
+
+static int compare_owner_successor(const void *key, const void *member) {
+        OwnerSuccessor *successor = (OwnerSuccessor *) key;
+        const Owner *owner = member;
+
+        if (successor->after && *successor->after >= owner->uid)
+                return 1;
+
+        successor->best = owner;
+        return -1;
+}
+
+bool registry_next_owner(const Registry *registry, const uid_t *after, uid_t *ret_uid, size_t *ret_n_vms) {
+        OwnerSuccessor key = { .after = after };
+
+        tfind(&key, &registry->owners_by_uid, compare_owner_successor);
+        if (!key.best)
+                return false;
+        *ret_uid = key.best->uid;
+        *ret_n_vms = key.best->n_vms;
+        return true;
+}
+
 static int charge_owner(Registry *registry, uid_t uid) {
         Owner key = { .uid = uid }, *owner, **found;
 

@@ -57,6 +57,7 @@ struct Registry {
 
         /* private to core/ */
         uint64_t last_id;  /* of VMs and backings */
+        uint64_t restarts; /* how often the ledger that it is made from was read anew */
         bool was_damaged;  /* the ledger it was made from, and what nobody knows may be something that was lost */
         void *vms_by_name; /* tsearch(3) tree of VM */
         void *files_by_identity;   /* tsearch(3) tree of File */
@@ -94,5 +95,7 @@ VM *registry_find_vm(Registry *registry, const char *name);
 VM *registry_next_vm(Registry *registry, const char *after);
 /* The VM that is retained for the shortest time from now on, of those that are retained for a time; or NULL. O(n). */
 VM *registry_first_to_expire(Registry *registry);
+/* The owner whose uid comes next after the given one (NULL: the first), and how many VMs it has; false: there is none. */
+bool registry_next_owner(const Registry *registry, const uid_t *after, uid_t *ret_uid, size_t *ret_n_vms);
 /* The backing that is this file, or NULL. */
 Backing *registry_find_file(Registry *registry, dev_t dev, ino_t ino);

@@ -177,6 +177,16 @@ void verdict_done(Verdict *verdict);
  * the policy is to observe. */
 bool verdict_denies(const Verdict *verdict, AliasPolicy policy);
 
+/* How the slots of a VM were judged since privmemd started, by rule. Nearly no VM has any. */
+typedef struct VerdictCounts {
+        uint64_t refused[_RULE_MAX];  /* and not set */
+        uint64_t observed[_RULE_MAX]; /* refused, but set: ALIAS_POLICY_OBSERVE */
+        uint64_t allowed[_RULE_MAX];  /* and set: the rule allows what they show */
+} VerdictCounts;
+
+/* Counts a verdict that says more than ok on a slot that was asked for. -ENOMEM: it is not counted. */
+int verdict_count(VM *vm, const Verdict *verdict, bool was_set);
+
 /* At most this many conflicts are listed in one verdict. */
 #define VERDICT_CONFLICTS_MAX 64U
 /* A slot may have this many allowed aliases; the next one is refused. No machine comes near it,

@@ -23,6 +23,27 @@ bool verdict_denies(const Verdict *verdict, AliasPolicy policy) {
                (policy == ALIAS_POLICY_ENFORCE || verdict->rule < RULE_MAPPING_MISMATCH);
 }
 
+int verdict_count(VM *vm, const Verdict *verdict, bool was_set) {
+        VerdictCounts *counts = vm->verdict_counts;
+
+        if (verdict->outcome == OUTCOME_OK)
+                return 0;
+        if (!counts) {
+                counts = calloc(1, sizeof(VerdictCounts));
+                if (!counts)
+                        return -ENOMEM;
+                vm->verdict_counts = counts;
+        }
+
+        if (verdict->outcome == OUTCOME_ALLOWED)
+                counts->allowed[verdict->rule]++;
+        else if (was_set)
+                counts->observed[verdict->rule]++;
+        else
+                counts->refused[verdict->rule]++;
+        return 0;
+}
+
 Outcome slot_rule_outcome(SlotRule rule) {
         switch (rule) {
         case RULE_NONE:

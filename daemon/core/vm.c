@@ -125,6 +125,7 @@ VM *vm_free(VM *vm) {
                 mm_unref(vm->registry, vm->mm);
         mm_unref(vm->registry, vm->own_mm);
         slot_table_free(vm->slots);
+        free(vm->verdict_counts);
         free(vm->name);
         free(vm);
         return NULL;

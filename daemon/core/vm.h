@@ -77,9 +77,10 @@ struct VM {
         size_t n_backings;
         uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
         SlotTable *slots;
-        AttributeMap private_ranges; /* of guest addresses */
-        Mm *mm;                      /* never NULL: a private one until a VMM attaches */
-        void *userdata;              /* the manager's */
+        AttributeMap private_ranges;          /* of guest addresses */
+        Mm *mm;                               /* never NULL: a private one until a VMM attaches */
+        struct VerdictCounts *verdict_counts; /* see verdict_count(); NULL: there is nothing to count */
+        void *userdata;                       /* the manager's */
 
         /* private to core/ */
         void *backings_by_name;    /* tsearch(3) tree of Backing */

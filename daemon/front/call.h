@@ -10,11 +10,18 @@
 #include "front/event.h"
 #include "front/front.h"
 #include "front/listener.h"
+#include "front/tally.h"
 
 /* The service manager passes one as a rule. */
 #define LISTENERS_MAX 8U
 
 typedef struct Stream Stream;
+
+typedef enum Method {
+#define OPERATION(method, handler, right, fds) METHOD_##method,
+#include "api/operations.def"
+        _METHOD_MAX,
+} Method;
 
 struct Front {
         Service *service;
@@ -28,6 +35,8 @@ struct Front {
         sd_event_source *pump; /* post source; on while a stream has something to send */
         sd_event_source *kick; /* makes the pump run once, whatever switched it on */
         TAILQ_HEAD(, Stream) streams;
+        uint64_t started; /* CLOCK_REALTIME, µs */
+        Tally tallies[_METHOD_MAX];
 };
 
 typedef struct Call {
@@ -111,6 +120,8 @@ int stream_start_later(const Call *call, const Stream *stream, Stream **ret);
 void stream_resume(Stream *stream);
 /* Ends it with an error: r and f as failure_reply() has them. */
 void stream_fail(Stream *stream, int r, const Failure *f);
+/* How many subscriptions uid has. */
+size_t count_subscriptions(Front *front, uid_t uid);
 /* How many streams of that kind uid has. */
 size_t stream_count(Front *front, uid_t uid, StreamFill fill);
 void stream_wake(Front *front);

@@ -6,6 +6,7 @@
 #include "core/cleanup.h"
 #include "front/event.h"
 #include "front/format.h"
+#include "front/tally.h"
 
 static const char *const kinds[] = {
         [EVENT_SUBSCRIBED] = "subscribed",
@@ -64,13 +65,6 @@ struct EventLog {
         Record *records; /* that of sequence s is at s % EVENTS_KEPT */
 };
 
-static uint64_t now_usec(void) {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_REALTIME, &ts);
-        return (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
-}
-
 int event_log_new(EventLog **ret) {
         _cleanup_free_ EventLog *log = NULL;
 
@@ -81,7 +75,7 @@ int event_log_new(EventLog **ret) {
         log->records = calloc(EVENTS_KEPT, sizeof(*log->records));
         if (!log->records)
                 return -ENOMEM;
-        log->first = log->newest = now_usec();
+        log->first = log->newest = usec_of(CLOCK_REALTIME);
         *ret = TAKE_PTR(log);
         return 0;
 }
@@ -122,7 +116,7 @@ void event_log_record(EventLog *log, const Event *event) {
         Record *record = &log->records[++log->newest % EVENTS_KEPT];
 
         record->verdict = sd_json_variant_unref(record->verdict);
-        record->timestamp = now_usec();
+        record->timestamp = usec_of(CLOCK_REALTIME);
         record->kind = event->kind;
         record->owner = event->vm->owner;
         record->peer_owner = event->peer_vm ? event->peer_vm->owner : record->owner;
@@ -148,6 +142,10 @@ void event_log_record(EventLog *log, const Event *event) {
 
 uint64_t event_log_newest(const EventLog *log) {
         return log->newest;
+}
+
+uint64_t event_log_count(const EventLog *log) {
+        return log->newest - log->first;
 }
 
 static int format_record(const Record *record, uint64_t sequence, sd_json_variant **ret) {
@@ -179,7 +177,7 @@ static int format_record(const Record *record, uint64_t sequence, sd_json_varian
 }
 
 static int format_bare(EventKind kind, uint64_t sequence, sd_json_variant **ret) {
-        Record record = { .timestamp = now_usec(), .kind = kind };
+        Record record = { .timestamp = usec_of(CLOCK_REALTIME), .kind = kind };
 
         return format_record(&record, sequence, ret);
 }

@@ -74,6 +74,8 @@ EventLog *event_log_free(EventLog *log);
 void event_log_record(EventLog *log, const Event *event);
 /* The sequence number of the newest event, or that before the first one. */
 uint64_t event_log_newest(const EventLog *log);
+/* How many there were. */
+uint64_t event_log_count(const EventLog *log);
 /* The next event after *sequence (0: from the first one on) that uid may see (root sees all), as an object of type Event, and sets *sequence to
  * its number. Returns 1; 0 if there is none, with *sequence at the newest; negative errno. Events that have left the
  * ring are answered by one of kind gap. */

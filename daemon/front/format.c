@@ -11,6 +11,7 @@
 #include "front/format.h"
 #include "front/front.h"
 #include "front/reason.h"
+#include "front/tally.h"
 #include "front/words.h"
 
 #define STRING(name, value)               SD_JSON_BUILD_PAIR_STRING(name, value)
@@ -48,16 +49,9 @@ static uint64_t vm_resident(Service *service, VM *vm) {
         return sum;
 }
 
-static uint64_t now_usec(clockid_t clock) {
-        struct timespec now;
-
-        clock_gettime(clock, &now);
-        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
-}
-
 /* As the two clocks stand now. */
 static uint64_t boot_to_real_time(uint64_t usec) {
-        return now_usec(CLOCK_REALTIME) + usec - now_usec(CLOCK_BOOTTIME);
+        return usec_of(CLOCK_REALTIME) + usec - usec_of(CLOCK_BOOTTIME);
 }
 
 int format_vm(Service *service, VM *vm, sd_json_variant **ret) {

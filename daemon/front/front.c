@@ -18,6 +18,7 @@ enum {
 typedef struct Operation {
         const char *method;
         int (*handler)(Call *call);
+        Method id;
         int right;
         size_t fds;
 } Operation;
@@ -100,8 +101,8 @@ static int check_call(Call *call, const Operation *operation, Failure *f) {
         return operation->right == ANYONE ? 0 : check_vm(call, operation->right, f);
 }
 
-static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, Front *front,
-                    const Operation *operation) {
+static int answer(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, Front *front,
+                  const Operation *operation) {
         Call call = {
                 .front = front,
                 .service = front->service,
@@ -126,6 +127,17 @@ static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_me
         return r < 0 && call.has_pushed ? sd_varlink_close(link) : r;
 }
 
+/* What sends an error returns a negative errno. */
+static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, Front *front,
+                    const Operation *operation) {
+        uint64_t begun = usec_of(CLOCK_MONOTONIC);
+        int r;
+
+        r = answer(link, parameters, flags, front, operation);
+        tally_add(&front->tallies[operation->id], r >= 0, usec_of(CLOCK_MONOTONIC) - begun);
+        return r;
+}
+
 /* sd-varlink 257 does not tell a handler which method was called, so each row has a function of its own. */
 #define OPERATION(name, function, who, max_fds) \
         static int vl_##function(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, \
@@ -133,6 +145,7 @@ static int dispatch(sd_varlink *link, sd_json_variant *parameters, sd_varlink_me
                 static const Operation operation = { \
                         .method = #name, \
                         .handler = op_##function, \
+                        .id = METHOD_##name, \
                         .right = who, \
                         .fds = max_fds, \
                 }; \
@@ -229,6 +242,7 @@ int front_new(sd_event *event, Service *service, Front **ret) {
         front->event = sd_event_ref(event);
         front->service = service;
         front->registry = service_registry(service);
+        front->started = usec_of(CLOCK_REALTIME);
         TAILQ_INIT(&front->streams);
         r = event_log_new(&front->log);
         if (r >= 0)

@@ -326,6 +326,27 @@ static int list(Call *call, StreamFill fill) {
         return stream_start(call, &stream);
 }
 
+static int fill_metrics(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        _cleanup_json_ sd_json_variant *array = NULL;
+        size_t n = 0;
+        VM *vm;
+        int r;
+
+        while (n < CHUNK && (vm = next_vm(stream))) {
+                sd_json_variant *object = NULL;
+
+                r = format_vm_metrics(stream->front->service, vm, &object);
+                if (r >= 0)
+                        r = append(&array, object);
+                if (r < 0)
+                        return r;
+                enter_vm(stream, vm);
+                n++;
+        }
+        *ret_last = !next_vm(stream);
+        return finish("metrics", array, ret);
+}
+
 int op_list_vms(Call *call) {
         return list(call, fill_vms);
 }
@@ -336,6 +357,10 @@ int op_list_backings(Call *call) {
 
 int op_list_slots(Call *call) {
         return list(call, fill_slots);
+}
+
+int op_list_metrics(Call *call) {
+        return list(call, fill_metrics);
 }
 
 static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {
@@ -356,6 +381,10 @@ static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("event", event));
 }
 
+size_t count_subscriptions(Front *front, uid_t uid) {
+        return stream_count(front, uid, fill_events);
+}
+
 int op_subscribe(Call *call) {
         uint64_t newest = event_log_newest(call->front->log), since = newest;
         const sd_json_dispatch_field table[] = {
@@ -369,7 +398,7 @@ int op_subscribe(Call *call) {
         r = sd_varlink_dispatch(call->link, call->parameters, table, &since);
         if (r != 0)
                 return r;
-        if (stream_count(call->front, call->uid, fill_events) >= SUBSCRIBERS_PER_UID_MAX)
+        if (count_subscriptions(call->front, call->uid) >= SUBSCRIBERS_PER_UID_MAX)
                 return failure_reply(call->link, fail_limit(&f, "subscribersPerUID", SUBSCRIBERS_PER_UID_MAX), &f);
         stream.sequence = since;
         return stream_start(call, &stream);

@@ -126,6 +126,8 @@ static int reply_parse_error(Call *call, int r, const Failure *f, const char *ba
 static void publish_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, bool changed) {
         Event event = { .vm = call->vm, .backing = spec->backing, .slot = spec, .verdict = verdict };
 
+        if (changed || verdict_denies(verdict, call->vm->alias_policy))
+                (void) verdict_count(vm_whole(call->vm), verdict, changed);
         if (!changed && verdict->outcome != OUTCOME_REFUSED)
                 return;
         if (!changed)

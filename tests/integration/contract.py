@@ -31,6 +31,9 @@ class Contract:
         self.text = text
         self.members = scanner.Interface(text).members
 
+    def methods(self):
+        return [name for name, member in self.members.items() if isinstance(member, scanner._Method)]
+
     def full_name(self, error):
         name = f"{INTERFACE}.{error}" if error in self.members else f"org.varlink.service.{error}"
         return error if "." in error else name

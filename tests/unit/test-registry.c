@@ -158,6 +158,33 @@ static void walk_over_vms_goes_on_after_one_that_is_gone(void **state) {
         assert_null(registry_next_vm(f.registry, "zzz"));
 }
 
+static void walk_over_owners(void **state) {
+        static const uid_t owners[] = { 7, (uid_t) -2, 1000, 7 };
+        uid_t uid = 0;
+        size_t n = 0;
+        VM *vm;
+
+        (void) state;
+        for (size_t i = 0; i < sizeof(owners) / sizeof(owners[0]); i++) {
+                char name[] = "owned0";
+
+                name[5] = (char) ('0' + i);
+                assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = name, .owner = owners[i] }, &vm), 0);
+        }
+        assert_true(registry_next_owner(f.registry, NULL, &uid, &n));
+        assert_int_equal(uid, 0);
+        assert_int_equal(n, 2);
+        assert_true(registry_next_owner(f.registry, &uid, &uid, &n));
+        assert_int_equal(uid, 7);
+        assert_int_equal(n, 2);
+        assert_true(registry_next_owner(f.registry, &uid, &uid, &n));
+        assert_int_equal(uid, 1000);
+        assert_true(registry_next_owner(f.registry, &uid, &uid, &n));
+        assert_int_equal(uid, (uid_t) -2);
+        assert_int_equal(n, 1);
+        assert_false(registry_next_owner(f.registry, &uid, &uid, &n));
+}
+
 static void freed_vm_is_forgotten(void **state) {
         (void) state;
         f.vm = vm_free(f.vm);
@@ -543,6 +570,7 @@ int main(void) {
                 TEST(vms_of_one_owner_are_limited),
                 TEST(walk_over_vms_is_in_order_of_names),
                 TEST(walk_over_vms_goes_on_after_one_that_is_gone),
+                TEST(walk_over_owners),
                 TEST(freed_vm_is_forgotten),
                 TEST(nothing_is_freed_like_anything_else),
                 TEST(freed_vm_takes_its_slots_along),

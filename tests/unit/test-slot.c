@@ -57,6 +57,49 @@ static void created_slot(void **state) {
         assert_null(slot_find(f.peer, 1, 5));
 }
 
+/* ---- counts ---- */
+
+static void verdicts_are_counted(void **state) {
+        const VerdictCounts *counts;
+
+        (void) state;
+        assert_ok(f.vm, .size = P, .hva = HVA, .backing = f.ram);
+        assert_int_equal(verdict_count(f.vm, &f.verdict, f.changed), 0);
+        assert_null(f.vm->verdict_counts);
+        assert_allowed(f.vm, RULE_ADDRESS_SPACE_TRANSIT, .as_id = 1, .gpa = P, .size = P, .hva = HVA,
+                       .backing = f.ram);
+        assert_int_equal(verdict_count(f.vm, &f.verdict, f.changed), 0);
+
+        assert_refused(f.peer, RULE_UNDECLARED_ALIAS, .size = P, .hva = HVA, .backing = f.ram);
+        assert_int_equal(verdict_count(f.peer, &f.verdict, f.changed), 0);
+        assert_int_equal(verdict_count(f.peer, &f.verdict, f.changed), 0);
+        f.peer->alias_policy = ALIAS_POLICY_OBSERVE;
+        assert_refused(f.peer, RULE_UNDECLARED_ALIAS, .size = P, .hva = HVA, .backing = f.ram);
+        assert_true(f.changed);
+        assert_int_equal(verdict_count(f.peer, &f.verdict, f.changed), 0);
+
+        counts = f.peer->verdict_counts;
+        assert_int_equal(counts->refused[RULE_UNDECLARED_ALIAS], 2);
+        assert_int_equal(counts->observed[RULE_UNDECLARED_ALIAS], 1);
+        assert_int_equal(counts->allowed[RULE_UNDECLARED_ALIAS], 0);
+        assert_int_equal(f.vm->verdict_counts->allowed[RULE_ADDRESS_SPACE_TRANSIT], 1);
+        assert_int_equal(f.vm->verdict_counts->refused[RULE_ADDRESS_SPACE_TRANSIT], 0);
+}
+
+static void count_without_memory(void **state) {
+        int r;
+
+        (void) state;
+        assert_kvm_refuses(f.vm, RULE_NO_SUCH_SLOT, EINVAL, .id = 3);
+        allocations_left = 0;
+        r = verdict_count(f.vm, &f.verdict, f.changed);
+        allocations_left = -1;
+        assert_int_equal(r, -ENOMEM);
+        assert_null(f.vm->verdict_counts);
+}
+
+/* ---- tables ---- */
+
 static void slots_are_counted(void **state) {
         (void) state;
         assert_ok(f.vm, .id = 0, .size = P, .hva = HVA, .backing = f.ram);
@@ -462,6 +505,8 @@ static void batch_without_memory_is_undone(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(created_slot),
+                TEST(verdicts_are_counted),
+                TEST(count_without_memory),
                 TEST(slots_are_counted),
                 TEST(slot_that_shows_a_backing_on_both_sides_counts_once),
                 TEST(slot_that_shows_two_backings_counts_for_both),
