@@ -125,7 +125,8 @@ static int renew_ledger(Keeper *keeper) {
 
 /* About what a snapshot takes. */
 static uint64_t snapshot_size(const Registry *registry) {
-        return 128 * (uint64_t) registry->n_slots + 192 * (uint64_t) (registry->n_vms + registry->n_backings);
+        return 128 * (uint64_t) (registry->n_slots + registry->n_claims) + 8 * (uint64_t) registry->n_claimed +
+               192 * (uint64_t) (registry->n_vms + registry->n_backings);
 }
 
 static bool is_due(const Keeper *keeper) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/claim.h"
 #include "core/core-private.h"
 #include "core/range.h"
 
@@ -78,6 +79,8 @@ fail:
 }
 
 Backing *backing_free(Backing *backing) {
+        Claim *claim;
+
         if (!backing)
                 return NULL;
 
@@ -86,6 +89,8 @@ Backing *backing_free(Backing *backing) {
         while (backing->n_shares > 0)
                 backing_unshare(backing, backing->shares[0].vm);
         if (backing->vm) {
+                while ((claim = claim_next_with(backing->vm, NULL, backing)))
+                        claim_free(claim);
                 registry_remove_backing(backing->vm->registry, backing);
                 vm_remove_backing(backing->vm, backing);
                 backing->file->backing = NULL;

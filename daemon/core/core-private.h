@@ -76,6 +76,9 @@ static inline void promise_subtract(unsigned __int128 *sum, uint64_t *shown, uin
 /* Charges the owner and enters the VM in the indexes. CORE_E_LIMIT: the owner has vms_per_uid VMs. */
 int registry_add_vm(Registry *registry, VM *vm);
 void registry_remove_vm(Registry *registry, VM *vm);
+/* Charges the VM's owner with a claim. CORE_E_OWNER_LIMIT: it has CLAIMS_PER_UID_MAX. */
+int registry_charge_claim(Registry *registry, const VM *vm);
+void registry_discharge_claim(Registry *registry, const VM *vm);
 void registry_add_backing(Registry *registry, const Backing *backing);
 void registry_remove_backing(Registry *registry, const Backing *backing);
 

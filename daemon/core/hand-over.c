@@ -25,6 +25,7 @@ static VM *outgoing_new(VM *vm) {
         outgoing->type = vm->type;
         outgoing->state = VM_ATTACHED;
         TAILQ_INIT(&outgoing->backings);
+        TAILQ_INIT(&outgoing->claims);
         outgoing->name = strdup(vm->name);
         outgoing->slots = calloc(1, sizeof(SlotTable));
         if (!outgoing->name || !outgoing->slots)

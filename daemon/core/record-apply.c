@@ -371,6 +371,63 @@ static int apply_backing_gone(RecordReader *reader, const uint8_t *body, size_t 
         return 0;
 }
 
+/* Each must be the VM's. */
+static bool take_backings(RecordReader *reader, const VM *vm, const uint8_t *ids, size_t n, Backing **ret) {
+        for (size_t i = 0; i < n; i++) {
+                uint64_t id;
+
+                memcpy(&id, ids + i * sizeof(id), sizeof(id));
+                ret[i] = find_backing(reader, id);
+                if (!ret[i] || ret[i]->vm != vm)
+                        return false;
+        }
+        return n > 0;
+}
+
+static int apply_claim(RecordReader *reader, const uint8_t *body, size_t size) {
+        Backing *backings[BACKINGS_PER_CLAIM_MAX];
+        const uint8_t *ids;
+        ClaimSpec spec;
+        Claim *claim;
+        VM *vm;
+        int r;
+        TAKE(ClaimBody);
+
+        vm = find_vm(reader, b.vm);
+        ids = tail_of(b.backings, sizeof(uint64_t), body, size);
+        if (!vm || vm->heir || b.id == 0 || find(reader, b.id) || claim_find(vm, b.id) || !ids ||
+            b.backings.n > BACKINGS_PER_CLAIM_MAX || b.expires_usec > INT64_MAX ||
+            !take_backings(reader, vm, ids, b.backings.n, backings))
+                return RECORD_E_DAMAGED;
+        spec = (ClaimSpec) {
+                .id = b.id,
+                .read_only = b.read_only,
+                .expires_usec = b.expires_usec,
+                .backings = backings,
+                .n_backings = b.backings.n,
+        };
+        memcpy(spec.digest, b.digest, sizeof(spec.digest));
+        r = claim_new(vm, &spec, &claim);
+        if (r != 0)
+                return r < 0 ? r : RECORD_E_DAMAGED;
+        if (b.id > reader->registry->last_id)
+                reader->registry->last_id = b.id;
+        return 0;
+}
+
+static int apply_claim_gone(RecordReader *reader, const uint8_t *body, size_t size) {
+        Claim *claim;
+        VM *vm;
+        TAKE(ClaimGoneBody);
+
+        vm = find_vm(reader, b.vm);
+        claim = vm ? claim_find(vm, b.id) : NULL;
+        if (!claim)
+                return RECORD_E_DAMAGED;
+        claim_free(claim);
+        return 0;
+}
+
 static int apply_share(RecordReader *reader, const uint8_t *body, size_t size) {
         Backing *backing;
         VM *vm;
@@ -532,6 +589,8 @@ int record_apply(RecordReader *reader, uint16_t type, uint16_t version, const vo
                 [RECORD_HAND_OVER] = apply_hand_over,
                 [RECORD_OUTGOING_GONE] = apply_outgoing_gone,
                 [RECORD_TAKEN_BACK] = apply_taken_back,
+                [RECORD_CLAIM] = apply_claim,
+                [RECORD_CLAIM_GONE] = apply_claim_gone,
         };
 
         if (version != 1 || type >= _RECORD_TYPE_MAX || !apply[type])

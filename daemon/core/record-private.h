@@ -7,10 +7,10 @@
 
 #include "core/record.h"
 
-/* What has no fixed size, a name or runs, comes behind the fixed part, whose size the writer says. */
+/* What has no fixed size, a name, runs or ids, comes behind the fixed part, whose size the writer says. */
 typedef struct Tail {
         uint16_t at; /* from the start of the body */
-        uint16_t n;  /* characters of the name, or runs */
+        uint16_t n;  /* characters of the name, runs, or ids */
 } Tail;
 
 typedef struct IdsBody {
@@ -93,9 +93,22 @@ typedef struct AttributesBody {
         uint8_t private, unused[7];
 } AttributesBody;
 
+typedef struct ClaimBody {
+        uint64_t id, vm;
+        Tail backings; /* their ids */
+        uint8_t read_only, unused[3];
+        uint64_t expires_usec;
+        uint8_t digest[32]; /* SHA-256 */
+} ClaimBody;
+
+typedef struct ClaimGoneBody {
+        uint64_t vm, id;
+} ClaimGoneBody;
+
 _Static_assert(sizeof(RecordHead) == 8 && sizeof(VMBody) == 64 + VM_BODY_MORE && sizeof(VMMBody) == 56 &&
                        sizeof(BackingBody) == 80 && sizeof(SlotBody) == 80 && sizeof(RunBody) == 48 &&
-                       sizeof(AttributesBody) == 32,
+                       sizeof(AttributesBody) == 32 && sizeof(ClaimBody) == 64 &&
+                       sizeof((ClaimBody) {}.digest) == SHA256_SIZE,
                "a body without holes");
 _Static_assert(sizeof(RecordHead) + sizeof(BackingBody) + NAME_LENGTH_MAX + 8 <= RECORD_SIZE_MAX,
                "the greatest record of one object");

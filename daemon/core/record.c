@@ -11,6 +11,10 @@ size_t record_slot_size(size_t n_runs) {
         return sizeof(RecordHead) + sizeof(SlotBody) + n_runs * sizeof(RunBody);
 }
 
+size_t record_claim_size(size_t n_backings) {
+        return sizeof(RecordHead) + sizeof(ClaimBody) + n_backings * sizeof(uint64_t);
+}
+
 static int put(RecordBuffer *buffer, RecordType type, const void *body, size_t size) {
         return record_verbatim(buffer, (uint16_t) type, /* version= */ 1, body, size);
 }
@@ -143,6 +147,29 @@ int record_backing_gone(RecordBuffer *buffer, const Backing *backing) {
         return put_gone(buffer, RECORD_BACKING_GONE, backing->id);
 }
 
+int record_claim(RecordBuffer *buffer, const Claim *claim) {
+        ClaimBody body = {
+                .id = claim->id,
+                .vm = claim->vm->id,
+                .backings = tail(sizeof(body), claim->n_backings),
+                .read_only = claim->read_only,
+                .expires_usec = claim->expires_usec,
+        };
+
+        memcpy(body.digest, claim->digest, sizeof(body.digest));
+        record_buffer_begin(buffer, RECORD_CLAIM, /* version= */ 1);
+        record_buffer_put(buffer, &body, sizeof(body));
+        for (size_t i = 0; i < claim->n_backings; i++)
+                record_buffer_put(buffer, &claim->backings[i]->id, sizeof(uint64_t));
+        return record_buffer_end(buffer);
+}
+
+int record_claim_gone(RecordBuffer *buffer, const Claim *claim) {
+        ClaimGoneBody body = { .vm = claim->vm->id, .id = claim->id };
+
+        return put(buffer, RECORD_CLAIM_GONE, &body, sizeof(body));
+}
+
 int record_share(RecordBuffer *buffer, const Backing *backing, const Share *share) {
         ShareBody body = { .backing = backing->id, .vm = share->vm->id, .read_only = share->read_only };
 
@@ -229,7 +256,9 @@ static int put_vm(RecordBuffer *buffer, VM *vm) {
                 if (r < 0)
                         return r;
         }
-        return 0;
+        for (const Claim *claim = claim_next(vm, 0); claim && r >= 0; claim = claim_next(vm, claim->id))
+                r = record_claim(buffer, claim);
+        return r;
 }
 
 static int put_shares(RecordBuffer *buffer, VM *vm) {

@@ -12,6 +12,7 @@
  * What is in a ledger was written by privmemd alone, but maybe not by this one, and maybe it is damaged: nothing in it
  * is trusted. */
 
+#include "core/claim.h"
 #include "core/record-buffer.h"
 #include "core/slot.h"
 #include "core/vm.h"
@@ -19,11 +20,11 @@
 typedef enum RecordType {
         RECORD_IDS = 1, /* the greatest id given away, and how often privmemd was restarted */
         RECORD_VM,
-        RECORD_VM_GONE,  /* and its backings, slots and shares */
+        RECORD_VM_GONE,  /* and its backings, slots, shares and claims */
         RECORD_VMM,      /* a process runs the VM */
         RECORD_VMM_GONE, /* its slots and private ranges are gone too; the VM is retained */
         RECORD_BACKING,
-        RECORD_BACKING_GONE, /* and its shares */
+        RECORD_BACKING_GONE, /* and its shares and the claims to it */
         RECORD_SHARE,
         RECORD_SHARE_GONE,
         RECORD_SLOT,
@@ -34,13 +35,17 @@ typedef enum RecordType {
         RECORD_HAND_OVER,     /* a second process runs the VM; what the first one has is its outgoing part */
         RECORD_OUTGOING_GONE, /* the first one has exited */
         RECORD_TAKEN_BACK,    /* the second one has exited */
+        RECORD_CLAIM,
+        RECORD_CLAIM_GONE, /* redeemed, expired or deleted */
         _RECORD_TYPE_MAX,
 } RecordType;
 
-/* No record of a VM, VMM, backing, share, range or deleted slot takes more, its head included. */
+/* No record of a VM, VMM, backing, share, range, deleted slot or claim that is gone takes more, its head included. */
 #define RECORD_SIZE_MAX 256U
 /* Nor does one of a slot that shows so many runs. */
 size_t record_slot_size(size_t n_runs);
+/* Nor does one of a claim to so many backings. */
+size_t record_claim_size(size_t n_backings);
 
 /* 0 or -ENOMEM: nothing added. */
 int record_ids(RecordBuffer *buffer, const Registry *registry);
@@ -57,6 +62,8 @@ int record_outgoing_gone(RecordBuffer *buffer, const VM *vm);
 int record_taken_back(RecordBuffer *buffer, const VM *vm);
 int record_backing(RecordBuffer *buffer, const Backing *backing);
 int record_backing_gone(RecordBuffer *buffer, const Backing *backing);
+int record_claim(RecordBuffer *buffer, const Claim *claim);
+int record_claim_gone(RecordBuffer *buffer, const Claim *claim);
 int record_share(RecordBuffer *buffer, const Backing *backing, const Share *share);
 int record_share_gone(RecordBuffer *buffer, const Backing *backing, const VM *peer);
 /* What the slot of that id is now, or that there is none. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/claim.h"
 #include "core/core-private.h"
 #include "core/range.h"
 
@@ -12,6 +13,7 @@
 typedef struct Owner {
         uid_t uid;
         size_t n_vms;
+        size_t n_claims; /* of these VMs */
 } Owner;
 
 static int compare_owner(const void *a, const void *b) {
@@ -37,6 +39,7 @@ int registry_new(uint64_t page_size, const KVMRules *kvm, Registry **ret) {
                 return -ENOMEM;
 
         TAILQ_INIT(&registry->vms);
+        TAILQ_INIT(&registry->claims);
         registry->page_size = page_size;
         registry->kvm = *kvm;
         registry->limits = (CoreLimits) { VMS_PER_UID_MAX, BACKINGS_PER_VM_MAX };
@@ -54,8 +57,9 @@ Registry *registry_free(Registry *registry) {
                 vm_free(vm);
 
         assert(!registry->vms_by_name && !registry->files_by_identity && !registry->mms_by_id);
-        assert(!registry->owners_by_uid);
+        assert(!registry->owners_by_uid && TAILQ_EMPTY(&registry->claims));
         assert(registry->n_vms == 0 && registry->n_backings == 0 && registry->n_slots == 0);
+        assert(registry->n_claims == 0 && registry->n_claimed == 0);
         free(registry);
         return NULL;
 }
@@ -146,6 +150,32 @@ bool registry_next_owner(const Registry *registry, const uid_t *after, uid_t *re
         *ret_uid = key.best->uid;
         *ret_n_vms = key.best->n_vms;
         return true;
+}
+
+Claim *registry_first_claim_to_expire(Registry *registry) {
+        return TAILQ_FIRST(&registry->claims);
+}
+
+/* Of a VM that is in the indexes. */
+static Owner *owner_of(Registry *registry, const VM *vm) {
+        Owner key = { .uid = vm->owner }, **found;
+
+        found = tfind(&key, &registry->owners_by_uid, compare_owner);
+        assert(found);
+        return *found;
+}
+
+int registry_charge_claim(Registry *registry, const VM *vm) {
+        Owner *owner = owner_of(registry, vm);
+
+        if (owner->n_claims >= CLAIMS_PER_UID_MAX)
+                return CORE_E_OWNER_LIMIT;
+        owner->n_claims++;
+        return 0;
+}
+
+void registry_discharge_claim(Registry *registry, const VM *vm) {
+        owner_of(registry, vm)->n_claims--;
 }
 
 static int charge_owner(Registry *registry, uid_t uid) {

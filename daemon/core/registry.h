@@ -21,6 +21,7 @@
 #include "core/kvm_rules.h"
 
 typedef struct Backing Backing;
+typedef struct Claim Claim;
 typedef struct File File;
 typedef struct Mm Mm;
 typedef struct Registry Registry;
@@ -38,13 +39,15 @@ typedef struct CoreLimits {
 } CoreLimits;
 
 enum {
-        CORE_E_EXISTS = 1, /* the name is taken; the object that has it is returned */
-        CORE_E_LIMIT,      /* one of CoreLimits is reached */
-        CORE_E_KNOWN_FILE, /* the file is already a backing; it is returned */
-        CORE_E_IN_USE,     /* a slot still shows the backing */
+        CORE_E_EXISTS = 1,  /* the name is taken; the object that has it is returned */
+        CORE_E_LIMIT,       /* one of CoreLimits is reached */
+        CORE_E_KNOWN_FILE,  /* the file is already a backing; it is returned */
+        CORE_E_IN_USE,      /* a slot still shows the backing */
+        CORE_E_OWNER_LIMIT, /* the owner has as many as one may, of all its VMs */
 };
 
 typedef TAILQ_HEAD(VMList, VM) VMList;
+typedef TAILQ_HEAD(ClaimList, Claim) ClaimList;
 
 struct Registry {
         VMList vms;        /* in order of registration; for walking use registry_next_vm() */
@@ -52,12 +55,15 @@ struct Registry {
         size_t n_vms;
         size_t n_backings;
         size_t n_slots;
+        size_t n_claims;
+        size_t n_claimed; /* sum of the backings of all claims */
         uint64_t
                 promised_bytes; /* sum of the sizes of all backings, at most INT64_MAX: sparse files may promise more */
 
         /* private to core/ */
-        uint64_t last_id;  /* of VMs and backings */
         uint64_t restarts; /* how often the ledger that it is made from was read anew */
+        ClaimList claims;  /* of all VMs, in the order in which they expire */
+        uint64_t last_id;  /* of VMs, backings and claims */
         bool was_damaged;  /* the ledger it was made from, and what nobody knows may be something that was lost */
         void *vms_by_name; /* tsearch(3) tree of VM */
         void *files_by_identity;   /* tsearch(3) tree of File */
@@ -97,5 +103,7 @@ VM *registry_next_vm(Registry *registry, const char *after);
 VM *registry_first_to_expire(Registry *registry);
 /* The owner whose uid comes next after the given one (NULL: the first), and how many VMs it has; false: there is none. */
 bool registry_next_owner(const Registry *registry, const uid_t *after, uid_t *ret_uid, size_t *ret_n_vms);
+/* The claim that expires next, or NULL. O(1). */
+Claim *registry_first_claim_to_expire(Registry *registry);
 /* The backing that is this file, or NULL. */
 Backing *registry_find_file(Registry *registry, dev_t dev, ino_t ino);

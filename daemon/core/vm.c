@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/claim.h"
 #include "core/core-private.h"
 
 static int compare_backing(const void *a, const void *b) {
@@ -66,6 +67,7 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
         vm->retain_usec = spec->retain_usec;
         vm->retain_guest_memfd = spec->retain_guest_memfd;
         TAILQ_INIT(&vm->backings);
+        TAILQ_INIT(&vm->claims);
 
         r = -ENOMEM;
         vm->name = strdup(spec->name);
@@ -107,11 +109,14 @@ void vm_withdraw_slots(VM *vm) {
 
 VM *vm_free(VM *vm) {
         Backing *backing;
+        Claim *claim;
 
         if (!vm)
                 return NULL;
 
         vm->outgoing = vm_free(vm->outgoing);
+        while ((claim = TAILQ_FIRST(&vm->claims)))
+                claim_free(claim);
         if (vm->slots)
                 vm_withdraw_slots(vm);
         attributes_clear(&vm->private_ranges);

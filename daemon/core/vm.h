@@ -76,6 +76,8 @@ struct VM {
         BackingList backings;         /* in order of creation */
         size_t n_backings;
         uint64_t promised_bytes; /* sum of their sizes, at most INT64_MAX */
+        ClaimList claims;        /* in order of id; see core/claim.h */
+        size_t n_claims;
         SlotTable *slots;
         AttributeMap private_ranges;          /* of guest addresses */
         Mm *mm;                               /* never NULL: a private one until a VMM attaches */

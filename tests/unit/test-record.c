@@ -54,6 +54,11 @@ static void furnish(void) {
         };
         Mapping mapping = { .n_runs = 2, .runs = runs };
 
+        Backing *both[] = { f.ram, f.gmem };
+        Claim *claim;
+
+        assert_int_equal(
+                claim_new(f.vm, &(ClaimSpec) { .expires_usec = 9, .backings = both, .n_backings = 2 }, &claim), 0);
         assert_int_equal(backing_share(f.peer_ram, f.vm), 0);
         assert_int_equal(vm_attach(f.vm, 5), 0);
         f.vm->vmm = (VMMIdentity) { .id = registry_new_id(f.registry), .pid = 77, .start_time = 1 };
