@@ -21,6 +21,20 @@
 
 /* ---- methods ---- */
 
+#define DRY_RUN \
+        DOC("True: everything is checked, and the reply or error is that of the same call without it, but nothing is changed, kept or told to subscribers. Only whether privmemd could keep it (CustodyFull) is not found out."), \
+                INPUT(dryRun, BOOL, OPTIONAL)
+
+/* Of a list. */
+#define PAGE \
+        DOC("At most so many, 1 to 1024, in one message, whether with more or without; null: all."), \
+                INPUT(limit, INT, OPTIONAL), \
+                DOC("What nextCursor of the page before was, with the same filters."), \
+                INPUT(cursor, STRING, OPTIONAL)
+#define NEXT_PAGE \
+        DOC("With limit: what to ask the next page with; null if this is the last one. It names the last object of this page, so that what comes or goes in between makes no other be missed or sent twice. Good over a restart of privmemd too."), \
+                OUTPUT(nextCursor, STRING, OPTIONAL)
+
 static SD_VARLINK_DEFINE_METHOD(
                 GetHost,
                 DOC("Version of privmemd."),
@@ -103,8 +117,10 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("Only this VM; it is an error if it does not exist."),
                 INPUT(vm, STRING, OPTIONAL),
+                PAGE,
                 DOC("The VMs, in order of name."),
-                OUTPUT_OF(vms, VM, ARRAY));
+                OUTPUT_OF(vms, VM, ARRAY),
+                NEXT_PAGE);
 
 static SD_VARLINK_DEFINE_METHOD(
                 AllocateBacking,
@@ -122,8 +138,11 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(numaPolicy, NumaPolicy, OPTIONAL),
                 DOC("NUMA nodes, 0 to 63; exactly one for preferred."),
                 INPUT(numaNodes, INT, ARRAY | OPTIONAL),
-                DOC("Index of the file descriptor of the memory in this reply."),
-                OUTPUT(fileDescriptor, INT, 0),
+                DOC("False: the reply carries no file descriptor. True if not given."),
+                INPUT(open, BOOL, OPTIONAL),
+                DRY_RUN,
+                DOC("Index of the file descriptor of the memory in this reply; null if open is false, or dryRun true."),
+                OUTPUT(fileDescriptor, INT, OPTIONAL),
                 DOC("False if the same backing was already there."),
                 OUTPUT(created, BOOL, 0));
 
@@ -208,8 +227,12 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("Only this VM's; it is an error if it does not exist, or if the caller may see none of its backings."),
                 INPUT(vm, STRING, OPTIONAL),
+                DOC("Only this backing of that VM; needs vm. It is an error if it does not exist."),
+                INPUT(backing, STRING, OPTIONAL),
+                PAGE,
                 DOC("The backings, in order of VM and name."),
-                OUTPUT_OF(backings, Backing, ARRAY));
+                OUTPUT_OF(backings, Backing, ARRAY),
+                NEXT_PAGE);
 
 static SD_VARLINK_DEFINE_METHOD_FULL(
                 ListHolders,
@@ -231,6 +254,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(vm, STRING, 0),
                 DOC("The slot."),
                 INPUT_OF(slot, Slot, 0),
+                DRY_RUN,
                 DOC("ok or allowed; refused only under the alias policy observe."),
                 OUTPUT_OF(verdict, Verdict, 0));
 
@@ -240,6 +264,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(vm, STRING, 0),
                 DOC("Applied in this order, all or none."),
                 INPUT_OF(slots, Slot, ARRAY),
+                DRY_RUN,
                 DOC("One for each slot asked for."),
                 OUTPUT_OF(verdicts, Verdict, ARRAY));
 
@@ -265,8 +290,14 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 INPUT(guestPhysAddr, INT, OPTIONAL),
                 DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
                 INPUT(memorySize, INT, OPTIONAL),
+                DOC("Only slots of this address space."),
+                INPUT(addressSpace, INT, OPTIONAL),
+                DOC("Only slots of this id."),
+                INPUT(slotId, INT, OPTIONAL),
+                PAGE,
                 DOC("The slots."),
-                OUTPUT_OF(slots, ListedSlot, ARRAY));
+                OUTPUT_OF(slots, ListedSlot, ARRAY),
+                NEXT_PAGE);
 
 static SD_VARLINK_DEFINE_METHOD(
                 SetMemoryAttributes,
@@ -290,8 +321,10 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 INPUT(guestPhysAddr, INT, OPTIONAL),
                 DOC("Bytes of that range, and not 0; up to the last guest address if not given."),
                 INPUT(memorySize, INT, OPTIONAL),
-                DOC("The guest's memory, in order of address space and guest address. Addresses without a slot are left out if they are shared."),
-                OUTPUT_OF(memory, GuestMemory, ARRAY));
+                PAGE,
+                DOC("The guest's memory, in order of address space and guest address. Addresses without a slot are left out if they are shared. A page may be shorter than limit, if counting costs much."),
+                OUTPUT_OF(memory, GuestMemory, ARRAY),
+                NEXT_PAGE);
 
 static SD_VARLINK_DEFINE_METHOD_FULL(
                 Subscribe,
@@ -321,8 +354,10 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("Only this VM's; it is an error if it does not exist."),
                 INPUT(vm, STRING, OPTIONAL),
+                PAGE,
                 DOC("One entry a VM, in order of name."),
-                OUTPUT_OF(metrics, VMMetrics, ARRAY));
+                OUTPUT_OF(metrics, VMMetrics, ARRAY),
+                NEXT_PAGE);
 
 /* ---- errors ---- */
 

@@ -181,26 +181,49 @@ static int create_file(Service *service, VM *vm, const BackingSpec *spec, Memory
         }
 }
 
-int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing **ret, bool *ret_created, Failure *f) {
-        _cleanup_close_ int fd = -EBADF;
-        BackingSpec known = *spec;
-        MemoryIdentity identity;
+/* The backing that is there, or else a file for a new one. */
+static int find_or_create(Service *service, VM *vm, const BackingSpec *spec, Backing **ret_found, MemoryIdentity *ret,
+                          int *ret_fd, Failure *f) {
         int r;
 
-        r = backing_admit(vm, spec, ret);
-        if (r == CORE_E_EXISTS) {
-                *ret_created = false;
-                return compare(*ret, spec, f);
-        }
+        *ret_found = NULL;
+        r = backing_admit(vm, spec, ret_found);
+        if (r == CORE_E_EXISTS)
+                return compare(*ret_found, spec, f);
         if (r == CORE_E_LIMIT)
                 return fail_limit(f, "backingsPerVM", service->registry->limits.backings_per_vm);
         if (r < 0)
                 return r;
         r = check_nodes(spec, f);
+        return r != 0 ? r : create_file(service, vm, spec, ret, ret_fd, f);
+}
+
+int service_check_allocation(Service *service, VM *vm, const BackingSpec *spec, bool *ret_created, Failure *f) {
+        _cleanup_close_ int fd = -EBADF;
+        MemoryIdentity identity;
+        Backing *found;
+        int r;
+
+        r = find_or_create(service, vm, spec, &found, &identity, &fd, f);
         if (r == 0)
-                r = create_file(service, vm, spec, &identity, &fd, f);
+                *ret_created = !found;
+        return r;
+}
+
+int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing **ret, bool *ret_created, Failure *f) {
+        _cleanup_close_ int fd = -EBADF;
+        BackingSpec known = *spec;
+        MemoryIdentity identity;
+        Backing *found;
+        int r;
+
+        r = find_or_create(service, vm, spec, &found, &identity, &fd, f);
         if (r != 0)
                 return r;
+        *ret_created = !found;
+        *ret = found;
+        if (found)
+                return 0;
         STEP("enter.created");
         known.dev = identity.dev;
         known.ino = identity.ino;
@@ -209,7 +232,6 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
         if (r != 0)
                 return r;
         TAKE_FD(fd);
-        *ret_created = true;
         return 0;
 }
 

@@ -67,6 +67,9 @@ bool uid_may_see_a_backing(uid_t uid, const VM *vm);
 /* 0 or API_E_NoSuchBacking. */
 int find_backing(VM *vm, const char *name, Backing **ret, Failure *f);
 
+/* Whether the parameter is there, and is not null. */
+bool call_has(const Call *call, const char *parameter);
+
 /* The index of a parameter that was not given. */
 #define NO_FD UINT64_MAX
 /* The fd at an index that a parameter gave; borrowed. For NO_FD *ret_fd is negative. API_E_WrongFds if there is no such
@@ -79,6 +82,17 @@ typedef int (*StreamFill)(Stream *stream, sd_json_variant **ret, bool *ret_last)
 
 typedef char Cursor[NAME_LENGTH_MAX + 1];
 
+/* A kind of list, as its cursors spell it. */
+typedef enum ListKind {
+        LIST_NONE, /* an answer that has no pages */
+        LIST_VMS = 'v',
+        LIST_BACKINGS = 'b',
+        LIST_SLOTS = 's',
+        LIST_SLOTS_IN_RANGE = 'r',
+        LIST_MEMORY = 'm',
+        LIST_METRICS = 't',
+} ListKind;
+
 /* An answer in several messages. The cursor is the last thing sent, by name and number, so nothing that is
  * unregistered meanwhile can be met again. */
 struct Stream {
@@ -86,18 +100,22 @@ struct Stream {
         sd_varlink *link; /* referenced once the handler has returned */
         uid_t uid;
         StreamFill fill;
+        ListKind kind;
         bool more;      /* the client takes several messages */
         bool suspended; /* there is nothing to send before stream_resume() */
         void *work;     /* fill's own, for cleanup to free; NULL: none */
         void (*cleanup)(void *work);
         bool subscriber;
         bool is_costly;             /* one message of it is enough for one turn of the event loop */
+        size_t page;                /* objects in the only message; 0: there may be several */
         Cursor only_vm;             /* "": all */
         Cursor only_backing, of_vm; /* "": all */
         Cursor vm, backing;         /* "": at the beginning */
         bool in_outgoing;           /* at the slots of the outgoing part of vm */
         bool in_vm;                 /* as_id and id hold the last slot of vm that was sent */
         uint32_t as_id, id;
+        bool has_only_as_id, has_only_id;
+        uint32_t only_as_id, only_id;
         bool has_range; /* only what has a byte in common with the guest addresses [start, end) */
         uint64_t start, end;
         uint64_t from;     /* where the next one may begin, in that range, of as_id; with in_vm */
@@ -109,6 +127,32 @@ struct Stream {
 /* The range of guest addresses that a list is confined to: the parameters guestPhysAddr and memorySize. All of them if
  * neither is given, but then has_range is false. */
 int call_parse_range(const Call *call, uint64_t gpa, uint64_t size, Stream *stream, Failure *f);
+
+/* What a list may have in one page, and its cursor: see page.c. */
+typedef struct PageParameters {
+        uint64_t limit; /* 0: not given */
+        const char *cursor;
+} PageParameters;
+
+/* The rows of a dispatch table for the member of that name of the structure. */
+#define PAGE_FIELDS(type, member) \
+        { "limit", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(type, member.limit), \
+          SD_JSON_NULLABLE }, \
+        { \
+                "cursor", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(type, member.cursor), \
+                        SD_JSON_NULLABLE \
+        }
+
+/* Confines the stream, whose filters are set, to the page that is asked for. 0, API_E_…, or -EINVAL if nextCursor was
+ * never that cursor, with these filters. */
+int page_begin(const Call *call, const PageParameters *p, Stream *stream, Failure *f);
+/* The message of a list: its objects (NULL: none), and whether they are the last ones. */
+int page_finish(const Stream *stream, const char *field, sd_json_variant *array, bool is_last, sd_json_variant **ret,
+                bool *ret_last);
+/* Objects in the next message. */
+static inline size_t page_size(const Stream *stream, size_t usual) {
+        return stream->page > 0 ? stream->page : usual;
+}
 
 bool stream_may_see(const Stream *stream, const VM *vm);
 /* Answers the call with the first message of the stream, and goes on with the others as the client takes them.

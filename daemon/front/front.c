@@ -44,6 +44,12 @@ VM *call_declaring_vm(const Call *call) {
         return pid == service_vmm_pid(outgoing) ? outgoing : call->vm;
 }
 
+bool call_has(const Call *call, const char *parameter) {
+        sd_json_variant *v = sd_json_variant_by_key(call->parameters, parameter);
+
+        return v && !sd_json_variant_is_null(v);
+}
+
 int find_backing(VM *vm, const char *name, Backing **ret, Failure *f) {
         *ret = vm_find_backing(vm, name);
         return *ret ? 0 : fail_no_such_backing(f, vm->name, name);

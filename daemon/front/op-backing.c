@@ -24,6 +24,8 @@ typedef struct AllocateParameters {
         const char *vm, *name, *kind, *numa_policy;
         uint64_t size, page_size;
         sd_json_variant *numa_nodes;
+        int open; /* negative: not given */
+        int dry_run;
 } AllocateParameters;
 
 static int parse_numa(const AllocateParameters *p, BackingSpec *spec, Failure *f) {
@@ -102,6 +104,24 @@ static bool are_unsigned(sd_json_variant *array) {
         return true;
 }
 
+/* *ret_index is negative if the reply is to carry no fd. */
+static int allocate(Call *call, const AllocateParameters *p, const BackingSpec *spec, bool *ret_created,
+                    int *ret_index, Failure *f) {
+        Backing *backing;
+        int r;
+
+        *ret_index = -1;
+        if (p->dry_run > 0)
+                return service_check_allocation(call->service, call->vm, spec, ret_created, f);
+        r = service_allocate(call->service, call->vm, spec, &backing, ret_created, f);
+        if (r != 0)
+                return r;
+        if (*ret_created)
+                front_publish(call->front,
+                              &(Event) { .kind = EVENT_BACKING_ALLOCATED, .vm = call->vm, .backing = backing });
+        return p->open == 0 ? 0 : push_fd(call, backing, /* read_only= */ false, ret_index, f);
+}
+
 int op_allocate_backing(Call *call) {
         static const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(AllocateParameters, vm),
@@ -118,12 +138,15 @@ int op_allocate_backing(Call *call) {
                   offsetof(AllocateParameters, numa_policy), SD_JSON_NULLABLE },
                 { "numaNodes", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref,
                   offsetof(AllocateParameters, numa_nodes), SD_JSON_NULLABLE },
+                { "open", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_tristate, offsetof(AllocateParameters, open),
+                  SD_JSON_NULLABLE },
+                { "dryRun", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_tristate, offsetof(AllocateParameters, dry_run),
+                  SD_JSON_NULLABLE },
                 {},
         };
-        AllocateParameters p = {};
+        AllocateParameters p = { .open = -1 };
         BackingSpec spec;
         Failure f = {};
-        Backing *backing;
         bool created;
         int index, r;
 
@@ -134,17 +157,12 @@ int op_allocate_backing(Call *call) {
                 return sd_varlink_error_invalid_parameter_name(call->link, "numaNodes");
         r = parse_allocate(&p, &spec, &f);
         if (r == 0)
-                r = service_allocate(call->service, call->vm, &spec, &backing, &created, &f);
+                r = allocate(call, &p, &spec, &created, &index, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        if (created)
-                front_publish(call->front,
-                              &(Event) { .kind = EVENT_BACKING_ALLOCATED, .vm = call->vm, .backing = backing });
-        r = push_fd(call, backing, /* read_only= */ false, &index, &f);
-        if (r != 0)
-                return failure_reply(call->link, r, &f);
-        return sd_varlink_replybo(call->link, SD_JSON_BUILD_PAIR_INTEGER("fileDescriptor", index),
-                                  SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
+        return sd_varlink_replybo(
+                call->link, SD_JSON_BUILD_PAIR_CONDITION(index >= 0, "fileDescriptor", SD_JSON_BUILD_INTEGER(index)),
+                SD_JSON_BUILD_PAIR_BOOLEAN("created", created));
 }
 
 typedef struct AdoptParameters {

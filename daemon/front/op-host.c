@@ -53,12 +53,6 @@ static void enter_vm(Stream *stream, const VM *vm) {
         stream->in_outgoing = false;
 }
 
-static int finish(const char *field, sd_json_variant *array, sd_json_variant **ret) {
-        if (!array)
-                return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_EMPTY_ARRAY(field));
-        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT(field, array));
-}
-
 /* Adds one object to the message and drops our reference to it. */
 static int append(sd_json_variant **array, sd_json_variant *object) {
         int r;
@@ -74,7 +68,7 @@ static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         VM *vm;
         int r;
 
-        while (n < CHUNK && (vm = next_vm(stream))) {
+        while (n < page_size(stream, CHUNK) && (vm = next_vm(stream))) {
                 sd_json_variant *object = NULL;
 
                 r = format_vm(stream->front->service, vm, &object);
@@ -85,8 +79,7 @@ static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
                 enter_vm(stream, vm);
                 n++;
         }
-        *ret_last = !next_vm(stream);
-        return finish("vms", array, ret);
+        return page_finish(stream, "vms", array, !next_vm(stream), ret, ret_last);
 }
 
 /* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. Each VM may have one
@@ -113,13 +106,33 @@ static Backing *next_backing(Stream *stream) {
         }
 }
 
+/* The only one, if it has not been sent. */
+static Backing *only_backing_of(Stream *stream) {
+        Backing *backing;
+        VM *vm;
+
+        if (stream->backing[0])
+                return NULL;
+        vm = registry_find_vm(stream->front->registry, stream->of_vm);
+        backing = vm ? vm_find_backing(vm, stream->only_backing) : NULL;
+        if (!backing || !uid_may_see_backing(stream->uid, backing))
+                return NULL;
+        enter_vm(stream, vm);
+        strcpy(stream->backing, backing->name);
+        return backing;
+}
+
+static Backing *next_backing_asked_for(Stream *stream) {
+        return stream->only_backing[0] ? only_backing_of(stream) : next_backing(stream);
+}
+
 static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         _cleanup_json_ sd_json_variant *array = NULL;
         Backing *backing = NULL;
         Stream ahead;
         int r;
 
-        for (size_t n = 0; n < CHUNK && (backing = next_backing(stream)); n++) {
+        for (size_t n = 0; n < page_size(stream, CHUNK) && (backing = next_backing_asked_for(stream)); n++) {
                 sd_json_variant *object = NULL;
 
                 r = format_backing(stream->front->service, backing, stream->uid, &object);
@@ -129,13 +142,16 @@ static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) 
                         return r;
         }
         ahead = *stream;
-        *ret_last = !backing || !next_backing(&ahead);
-        return finish("backings", array, ret);
+        return page_finish(stream, "backings", array, !backing || !next_backing_asked_for(&ahead), ret, ret_last);
 }
 
 static Slot *next_by_id(Stream *stream, VM *vm) {
-        Slot *slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
+        Slot *slot;
 
+        if (stream->has_only_as_id && stream->has_only_id)
+                slot = stream->in_vm ? NULL : slot_find(vm, stream->only_as_id, stream->only_id);
+        else
+                slot = stream->in_vm ? slot_next(vm, stream->as_id, stream->id) : slot_first(vm);
         if (!slot)
                 return NULL;
         stream->in_vm = true;
@@ -188,7 +204,10 @@ static Slot *next_slot(Stream *stream) {
         Slot *slot;
         VM *vm;
 
+        /* By now the name may be another one's VM, and a cursor is what the caller says. */
         vm = stream->vm[0] ? registry_find_vm(stream->front->registry, stream->vm) : NULL;
+        if (vm && !stream_may_see(stream, vm))
+                vm = NULL;
         for (;;) {
                 if (vm) {
                         slot = next_in_vm(stream, vm);
@@ -204,6 +223,9 @@ static Slot *next_slot(Stream *stream) {
 
 /* A list of the slots that show one backing goes through all VMs, since any may. */
 static bool shows(const Slot *slot, const Stream *stream, const Backing *backing) {
+        if ((stream->has_only_as_id && slot->spec.as_id != stream->only_as_id) ||
+            (stream->has_only_id && slot->spec.id != stream->only_id))
+                return false;
         return !stream->only_backing[0] ||
                (backing && (slot->spec.backing == backing || slot_guest_memfd(slot) == backing));
 }
@@ -239,7 +261,7 @@ static int fill_slots(Stream *stream, sd_json_variant **ret, bool *ret_last) {
 
         if (stream->only_backing[0])
                 backing = only_backing(stream, stream->of_vm);
-        for (size_t n = 0; n < CHUNK && (slot = next_slot(stream));) {
+        for (size_t n = 0; n < page_size(stream, CHUNK) && (slot = next_slot(stream));) {
                 if (!shows(slot, stream, backing))
                         continue;
                 r = append_slot(&array, slot);
@@ -250,12 +272,12 @@ static int fill_slots(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         ahead = *stream;
         while (slot && (slot = next_slot(&ahead)) && !shows(slot, stream, backing))
                 ;
-        *ret_last = !slot;
-        return finish("slots", array, ret);
+        return page_finish(stream, "slots", array, !slot, ret, ret_last);
 }
 
 /* The VM, and the backing, that a list is confined to must exist. */
 static int check_filter(Call *call, StreamFill fill, const char *vm_name, const char *backing_name, Failure *f) {
+        const Backing *backing;
         VM *vm;
 
         if (backing_name && !vm_name)
@@ -267,62 +289,85 @@ static int check_filter(Call *call, StreamFill fill, const char *vm_name, const 
                 return fail_no_such_vm(f, vm_name);
         if (!call_may_see(call, vm) && (fill != fill_backings || !uid_may_see_a_backing(call->uid, vm)))
                 return fail_not_permitted_vm(f, vm->name, call->uid);
-        if (backing_name && !vm_find_backing(vm, backing_name))
-                return fail_no_such_backing(f, vm->name, backing_name);
-        return 0;
-}
-
-static bool is_given(const Call *call, const char *parameter) {
-        sd_json_variant *v = sd_json_variant_by_key(call->parameters, parameter);
-
-        return v && !sd_json_variant_is_null(v);
+        if (!backing_name)
+                return 0;
+        backing = vm_find_backing(vm, backing_name);
+        /* Of somebody else's VM, say no more than what is shared. */
+        if (!call_may_see(call, vm) && (!backing || !uid_may_see_backing(call->uid, backing)))
+                return fail_not_permitted_vm(f, vm->name, call->uid);
+        return backing ? 0 : fail_no_such_backing(f, vm->name, backing_name);
 }
 
 int call_parse_range(const Call *call, uint64_t gpa, uint64_t size, Stream *stream, Failure *f) {
-        if (!is_given(call, "memorySize"))
+        if (!call_has(call, "memorySize"))
                 size = UINT64_MAX - gpa;
         if (!range_valid(gpa, size))
                 return fail_invalid_value(f, "memorySize", size, 1, UINT64_MAX - gpa, 0);
-        stream->has_range = is_given(call, "guestPhysAddr") || is_given(call, "memorySize");
+        stream->has_range = call_has(call, "guestPhysAddr") || call_has(call, "memorySize");
         stream->start = gpa;
         stream->end = gpa + size;
         return 0;
 }
 
-static int list(Call *call, StreamFill fill) {
-        struct {
-                const char *vm, *backing;
-                uint64_t gpa, size;
-        } p = {};
-        const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
-                  SD_JSON_NULLABLE },
-                { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), backing),
-                  SD_JSON_NULLABLE },
-                { "guestPhysAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), gpa),
-                  SD_JSON_NULLABLE },
-                { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), size),
-                  SD_JSON_NULLABLE },
-                {},
-        };
-        Stream stream = { .fill = fill };
+typedef struct ListParameters {
+        const char *vm, *backing;
+        uint64_t gpa, size;
+        uint32_t as_id, id;
+        PageParameters page;
+} ListParameters;
+
+static const sd_json_dispatch_field list_table[] = {
+        { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(ListParameters, vm),
+          SD_JSON_NULLABLE },
+        { "backing", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(ListParameters, backing),
+          SD_JSON_NULLABLE },
+        { "guestPhysAddr", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(ListParameters, gpa),
+          SD_JSON_NULLABLE },
+        { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(ListParameters, size),
+          SD_JSON_NULLABLE },
+        { "addressSpace", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(ListParameters, as_id),
+          SD_JSON_NULLABLE },
+        { "slotId", SD_JSON_VARIANT_UNSIGNED, sd_json_dispatch_uint32, offsetof(ListParameters, id),
+          SD_JSON_NULLABLE },
+        PAGE_FIELDS(ListParameters, page),
+        {},
+};
+
+/* The VM and the backing exist, so they fit. */
+static void confine(const Call *call, const ListParameters *p, Stream *stream) {
+        if (p->backing) {
+                strcpy(stream->only_backing, p->backing);
+                strcpy(stream->of_vm, p->vm);
+        } else if (p->vm)
+                strcpy(stream->only_vm, p->vm);
+        stream->has_only_as_id = call_has(call, "addressSpace");
+        stream->only_as_id = p->as_id;
+        stream->has_only_id = call_has(call, "slotId");
+        stream->only_id = p->id;
+}
+
+static int list(Call *call, StreamFill fill, ListKind kind) {
+        Stream stream = { .fill = fill, .kind = kind };
+        ListParameters p = {};
         Failure f = {};
         int r;
 
-        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
+        r = sd_varlink_dispatch(call->link, call->parameters, list_table, &p);
         if (r != 0)
                 return r;
         r = check_filter(call, fill, p.vm, p.backing, &f);
         if (r == 0)
                 r = call_parse_range(call, p.gpa, p.size, &stream, &f);
+        if (stream.has_range)
+                stream.kind = LIST_SLOTS_IN_RANGE;
+        if (r == 0) {
+                confine(call, &p, &stream);
+                r = page_begin(call, &p.page, &stream, &f);
+        }
+        if (r == -EINVAL)
+                return sd_varlink_error_invalid_parameter_name(call->link, "cursor");
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        /* Both exist, so they fit. */
-        if (p.backing) {
-                strcpy(stream.only_backing, p.backing);
-                strcpy(stream.of_vm, p.vm);
-        } else if (p.vm)
-                strcpy(stream.only_vm, p.vm);
         return stream_start(call, &stream);
 }
 
@@ -332,7 +377,7 @@ static int fill_metrics(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         VM *vm;
         int r;
 
-        while (n < CHUNK && (vm = next_vm(stream))) {
+        while (n < page_size(stream, CHUNK) && (vm = next_vm(stream))) {
                 sd_json_variant *object = NULL;
 
                 r = format_vm_metrics(stream->front->service, vm, &object);
@@ -343,24 +388,23 @@ static int fill_metrics(Stream *stream, sd_json_variant **ret, bool *ret_last) {
                 enter_vm(stream, vm);
                 n++;
         }
-        *ret_last = !next_vm(stream);
-        return finish("metrics", array, ret);
+        return page_finish(stream, "metrics", array, !next_vm(stream), ret, ret_last);
 }
 
 int op_list_vms(Call *call) {
-        return list(call, fill_vms);
+        return list(call, fill_vms, LIST_VMS);
 }
 
 int op_list_backings(Call *call) {
-        return list(call, fill_backings);
+        return list(call, fill_backings, LIST_BACKINGS);
 }
 
 int op_list_slots(Call *call) {
-        return list(call, fill_slots);
+        return list(call, fill_slots, LIST_SLOTS);
 }
 
 int op_list_metrics(Call *call) {
-        return list(call, fill_metrics);
+        return list(call, fill_metrics, LIST_METRICS);
 }
 
 static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {

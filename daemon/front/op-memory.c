@@ -245,7 +245,7 @@ static int fill_memory(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         if (r < 0)
                 return r;
         more = vm && next_piece(stream, vm, &piece);
-        for (size_t n = 0; more && n < CHUNK && (c.cost <= COST_MAX || n == 0); n++) {
+        for (size_t n = 0; more && n < page_size(stream, CHUNK) && (c.cost <= COST_MAX || n == 0); n++) {
                 r = census(&c, &piece);
                 if (r < 0)
                         return r;
@@ -259,8 +259,7 @@ static int fill_memory(Stream *stream, sd_json_variant **ret, bool *ret_last) {
                 stream->from = piece.gpa + piece.size;
                 more = next_piece(stream, vm, &piece);
         }
-        *ret_last = !more;
-        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("memory", array));
+        return page_finish(stream, "memory", array, !more, ret, ret_last);
 }
 
 /* Slots, attributes and what can be counted are made of pages. The last page of all has none of them. */
@@ -276,6 +275,7 @@ int op_list_memory(Call *call) {
         struct {
                 const char *vm;
                 uint64_t gpa, size;
+                PageParameters page;
         } p = {};
         static const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
@@ -284,9 +284,10 @@ int op_list_memory(Call *call) {
                   SD_JSON_NULLABLE },
                 { "memorySize", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), size),
                   SD_JSON_NULLABLE },
+                PAGE_FIELDS(typeof(p), page),
                 {},
         };
-        Stream stream = { .fill = fill_memory, .is_costly = true };
+        Stream stream = { .fill = fill_memory, .kind = LIST_MEMORY, .is_costly = true };
         Failure f = {};
         int r;
 
@@ -294,10 +295,16 @@ int op_list_memory(Call *call) {
         if (r != 0)
                 return r;
         r = call_parse_range(call, p.gpa, p.size, &stream, &f);
+        if (r == 0) {
+                widen_to_pages(&stream, call->registry->page_size);
+                strcpy(stream.only_vm, call->vm->name);
+                strcpy(stream.vm, call->vm->name);
+                stream.from = stream.start;
+                r = page_begin(call, &p.page, &stream, &f);
+        }
+        if (r == -EINVAL)
+                return sd_varlink_error_invalid_parameter_name(call->link, "cursor");
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        widen_to_pages(&stream, call->registry->page_size);
-        strcpy(stream.only_vm, call->vm->name);
-        stream.from = stream.start;
         return stream_start(call, &stream);
 }

@@ -180,16 +180,27 @@ static int reply_slot(Call *call, const SlotSpec *spec, const Verdict *verdict, 
                 SD_JSON_BUILD_PAIR_VARIANT("verdict", object));
 }
 
+/* Judges the slots, and sets them if apply. */
+static int judge(Call *call, bool apply, const SlotSpec *specs, size_t n, Verdict *verdicts, bool *changed,
+                 bool *ret_accepted, Failure *f) {
+        if (apply)
+                return service_set_slots(call->service, call->vm, specs, n, verdicts, changed, ret_accepted, f);
+        return slot_set_many(call->vm, specs, n, /* apply_all= */ false, verdicts, changed, ret_accepted);
+}
+
 int op_set_slot(Call *call) {
         struct {
                 const char *vm;
                 sd_json_variant *slot;
+                int dry_run;
         } p = {};
         static const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
                   SD_JSON_MANDATORY },
                 { "slot", SD_JSON_VARIANT_OBJECT, sd_json_dispatch_variant_noref, offsetof(typeof(p), slot),
                   SD_JSON_MANDATORY },
+                { "dryRun", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_tristate, offsetof(typeof(p), dry_run),
+                  SD_JSON_NULLABLE },
                 {},
         };
         _cleanup_(verdict_done) Verdict verdict;
@@ -207,10 +218,11 @@ int op_set_slot(Call *call) {
         r = parse_slot(call, p.slot, &spec, &f, &bad);
         if (r != 0)
                 return reply_parse_error(call, r, &f, bad);
-        r = service_set_slots(call->service, call->vm, &spec, 1, &verdict, &changed, &accepted, &f);
+        r = judge(call, p.dry_run <= 0, &spec, 1, &verdict, &changed, &accepted, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        publish_slot(call, &spec, &verdict, changed);
+        if (p.dry_run <= 0)
+                publish_slot(call, &spec, &verdict, changed);
         return reply_slot(call, &spec, &verdict, accepted);
 }
 
@@ -284,17 +296,17 @@ static int reply_refused_batch(Call *call, const Batch *batch, sd_json_variant *
                 SD_JSON_BUILD_PAIR_STRING("vm", call->vm->name), SD_JSON_BUILD_PAIR_VARIANT("verdicts", verdicts));
 }
 
-static int reply_batch(Call *call, const Batch *batch, bool apply) {
+static int reply_batch(Call *call, const Batch *batch, bool is_check) {
         _cleanup_json_ sd_json_variant *verdicts = NULL;
         int r;
 
         r = batch_format(call->vm, batch, service_advice_facts(call->service), &verdicts);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
-        if (apply && !batch->accepted)
+        if (!is_check && !batch->accepted)
                 return reply_refused_batch(call, batch, verdicts);
         return sd_varlink_replybo(
-                call->link, SD_JSON_BUILD_PAIR_CONDITION(!apply, "accepted", SD_JSON_BUILD_BOOLEAN(batch->accepted)),
+                call->link, SD_JSON_BUILD_PAIR_CONDITION(is_check, "accepted", SD_JSON_BUILD_BOOLEAN(batch->accepted)),
                 SD_JSON_BUILD_PAIR_VARIANT("verdicts", verdicts));
 }
 
@@ -306,16 +318,19 @@ static void publish_batch(Call *call, const Batch *batch) {
                                      batch->accepted && batch->changed[i]);
 }
 
-static int set_or_check(Call *call, bool apply) {
+static int set_or_check(Call *call, bool is_check) {
         struct {
                 const char *vm;
                 sd_json_variant *slots;
-        } p = {};
+                int dry_run;
+        } p = { .dry_run = is_check };
         static const sd_json_dispatch_field table[] = {
                 { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
                   SD_JSON_MANDATORY },
                 { "slots", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(typeof(p), slots),
                   SD_JSON_MANDATORY },
+                { "dryRun", SD_JSON_VARIANT_BOOLEAN, sd_json_dispatch_tristate, offsetof(typeof(p), dry_run),
+                  SD_JSON_NULLABLE },
                 {},
         };
         _cleanup_(batch_done) Batch batch = {};
@@ -330,21 +345,18 @@ static int set_or_check(Call *call, bool apply) {
         r = batch_parse(call, p.slots, &batch, &f, &bad);
         if (r != 0)
                 return reply_parse_error(call, r, &f, bad);
-        r = apply ? service_set_slots(call->service, call->vm, batch.specs, batch.n, batch.verdicts, batch.changed,
-                                      &batch.accepted, &f) :
-                    slot_set_many(call->vm, batch.specs, batch.n, /* apply_all= */ false, batch.verdicts,
-                                  batch.changed, &batch.accepted);
+        r = judge(call, p.dry_run <= 0, batch.specs, batch.n, batch.verdicts, batch.changed, &batch.accepted, &f);
         if (r != 0)
                 return failure_reply(call->link, r, &f);
-        if (apply)
+        if (p.dry_run <= 0)
                 publish_batch(call, &batch);
-        return reply_batch(call, &batch, apply);
+        return reply_batch(call, &batch, is_check);
 }
 
 int op_set_slots(Call *call) {
-        return set_or_check(call, /* apply= */ true);
+        return set_or_check(call, /* is_check= */ false);
 }
 
 int op_check_slots(Call *call) {
-        return set_or_check(call, /* apply= */ false);
+        return set_or_check(call, /* is_check= */ true);
 }

@@ -68,6 +68,9 @@ int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f
 /* Creates the file and the backing. spec->dev and ->ino are not looked at. *ret_created is false if the same
  * backing was there. */
 int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing **ret, bool *ret_created, Failure *f);
+/* What service_allocate() would say, without effect. The file is made, for only the kernel knows whether it can be, and
+ * goes again. */
+int service_check_allocation(Service *service, VM *vm, const BackingSpec *spec, bool *ret_created, Failure *f);
 /* Takes a duplicate of fd (borrowed). kind: -1 if any will do; size: 0 if any will do. */
 int service_adopt(Service *service, VM *vm, const char *name, int fd, int kind, uint64_t size, uid_t peer,
                   Backing **ret, bool *ret_created, Failure *f);
