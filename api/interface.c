@@ -25,6 +25,10 @@
         DOC("True: everything is checked, and the reply or error is that of the same call without it, but nothing is changed, kept or told to subscribers. Only whether privmemd could keep it (CustodyFull) is not found out."), \
                 INPUT(dryRun, BOOL, OPTIONAL)
 
+#define IF_GENERATION \
+        DOC("What the VM's generation must be when the call comes, or it is VMChanged and nothing is done; null: any."), \
+                INPUT(ifGeneration, INT, OPTIONAL)
+
 /* Of a list. */
 #define PAGE \
         DOC("At most so many, 1 to 1024, in one message, whether with more or without; null: all."), \
@@ -80,6 +84,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(aliasPolicy, AliasPolicy, OPTIONAL),
                 DOC("What its VMM asks KVM_CREATE_VM for; undeclared if not given. A VM that was registered with a type does not differ from one without."),
                 INPUT_OF(type, VMType, OPTIONAL),
+                IF_GENERATION,
                 DOC("The VM as it is now."),
                 OUTPUT_OF(vm, VM, 0),
                 DOC("False if the same VM was already registered."),
@@ -91,6 +96,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(vm, STRING, 0),
                 DOC("Index of a pidfd of the VMM in the file descriptors of this call; the calling process if not given. The process must run as the VM's owner uid, or the caller must be root."),
                 INPUT(pidFileDescriptor, INT, OPTIONAL),
+                IF_GENERATION,
                 DOC("The VM as it is now."),
                 OUTPUT_OF(vm, VM, 0),
                 DOC("Of a retained VM: processes that privmemd may not look at, so that it cannot say whether they have the memory. It needs root or CAP_SYS_PTRACE for those of other users. Null if there are none."),
@@ -102,6 +108,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(vm, STRING, 0),
                 DOC("Index of a pidfd of the successor in the file descriptors of this call. Not given: there is to be none any more. The process must run as the VM's owner uid, or the caller must be root."),
                 INPUT(pidFileDescriptor, INT, OPTIONAL),
+                IF_GENERATION,
                 DOC("The VM as it is now."),
                 OUTPUT_OF(vm, VM, 0));
 
@@ -109,6 +116,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 UnregisterVM,
                 DOC("The VM."),
                 INPUT(vm, STRING, 0),
+                IF_GENERATION,
                 DOC("Resident bytes that were given back to the host."),
                 OUTPUT(freedBytes, INT, 0));
 
@@ -141,6 +149,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 DOC("False: the reply carries no file descriptor. True if not given."),
                 INPUT(open, BOOL, OPTIONAL),
                 DRY_RUN,
+                IF_GENERATION,
                 DOC("Index of the file descriptor of the memory in this reply; null if open is false, or dryRun true."),
                 OUTPUT(fileDescriptor, INT, OPTIONAL),
                 DOC("False if the same backing was already there."),
@@ -158,6 +167,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(kind, BackingKind, OPTIONAL),
                 DOC("Bytes. With a file descriptor: what its size must be, or the call fails."),
                 INPUT(size, INT, OPTIONAL),
+                IF_GENERATION,
                 DOC("The backing; null if only admission was asked for. A file that is already a backing, of this VM or of another VM of the same owner (for root: of any VM), stays that backing and keeps its name."),
                 OUTPUT_OF(backing, Backing, OPTIONAL),
                 DOC("True if the file was not yet known."),
@@ -173,6 +183,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(peer, STRING, 0),
                 DOC("What the peer may do; read_write if not given."),
                 INPUT_OF(access, Access, OPTIONAL),
+                IF_GENERATION,
                 DOC("False if it was shared with the peer already, with the same access."),
                 OUTPUT(created, BOOL, 0));
 
@@ -184,6 +195,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(backing, STRING, 0),
                 DOC("The VM that it was shared with."),
                 INPUT(peer, STRING, 0),
+                IF_GENERATION,
                 DOC("False if it was not shared with the peer."),
                 OUTPUT(reclaimed, BOOL, 0));
 
@@ -206,6 +218,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(vm, STRING, 0),
                 DOC("The name of the backing."),
                 INPUT(backing, STRING, 0),
+                IF_GENERATION,
                 DOC("Resident bytes that were given back to the host."),
                 OUTPUT(freedBytes, INT, 0));
 
@@ -219,6 +232,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(offset, INT, 0),
                 DOC("Bytes; a multiple of the page size of the backing, and not 0."),
                 INPUT(size, INT, 0),
+                IF_GENERATION,
                 DOC("Resident bytes that were given back to the host."),
                 OUTPUT(freedBytes, INT, 0));
 
@@ -255,6 +269,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 DOC("The slot."),
                 INPUT_OF(slot, Slot, 0),
                 DRY_RUN,
+                IF_GENERATION,
                 DOC("ok or allowed; refused only under the alias policy observe."),
                 OUTPUT_OF(verdict, Verdict, 0));
 
@@ -265,6 +280,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 DOC("Applied in this order, all or none."),
                 INPUT_OF(slots, Slot, ARRAY),
                 DRY_RUN,
+                IF_GENERATION,
                 DOC("One for each slot asked for."),
                 OUTPUT_OF(verdicts, Verdict, ARRAY));
 
@@ -309,6 +325,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(memorySize, INT, 0),
                 DOC("True: KVM_MEMORY_ATTRIBUTE_PRIVATE, which is NotSupported if the VM was registered with a type that has no private memory. False: shared, as all addresses are at first."),
                 INPUT(private, BOOL, 0),
+                IF_GENERATION,
                 DOC("The parts of the range that were private before, in order of address: what to set again if the ioctl fails."),
                 OUTPUT_OF(wasPrivate, GuestRange, ARRAY));
 
@@ -389,6 +406,15 @@ static SD_VARLINK_DEFINE_ERROR(
                 FIELD(present, STRING, 0),
                 DOC("What was asked for."),
                 FIELD(requested, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                VMChanged,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("Its generation; null if there is no such VM."),
+                FIELD(present, INT, OPTIONAL),
+                DOC("What ifGeneration was."),
+                FIELD(requested, INT, 0));
 static SD_VARLINK_DEFINE_ERROR(InvalidName, MESSAGE, DOC("The parameter."), FIELD(field, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 InvalidValue,

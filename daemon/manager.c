@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "front/tally.h"
 #include "manager-private.h"
 
 Front *manager_front(Manager *manager) {
@@ -33,6 +34,8 @@ int manager_new(sd_event *event, PassedFds *passed, const char *ledger_directory
         r = memory_host_probe(&manager->memory);
         if (r >= 0)
                 r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
+        if (r >= 0)
+                manager->registry->last_generation = usec_of(CLOCK_REALTIME);
         if (r >= 0)
                 r = manager_expiry_open(manager);
         if (r >= 0)

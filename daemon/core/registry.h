@@ -50,8 +50,9 @@ typedef TAILQ_HEAD(VMList, VM) VMList;
 typedef TAILQ_HEAD(ClaimList, Claim) ClaimList;
 
 struct Registry {
-        VMList vms;        /* in order of registration; for walking use registry_next_vm() */
-        CoreLimits limits; /* may be changed at any time; whoever has more already keeps it */
+        VMList vms;               /* in order of registration; for walking use registry_next_vm() */
+        CoreLimits limits;        /* may be changed at any time; whoever has more already keeps it */
+        uint64_t last_generation; /* of any VM; whoever makes the registry sets what there was before */
         size_t n_vms;
         size_t n_backings;
         size_t n_slots;

@@ -39,6 +39,10 @@ bool vm_type_has_protected_state(VMType type) {
         return types[type].protected_state;
 }
 
+void vm_changed(VM *vm) {
+        vm->generation = ++vm->registry->last_generation;
+}
+
 int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
         VM *vm;
         int r;
@@ -57,6 +61,7 @@ int vm_new(Registry *registry, const VMSpec *spec, VM **ret) {
 
         vm->registry = registry;
         vm->id = registry_new_id(registry);
+        vm_changed(vm);
         vm->has_uuid = spec->has_uuid;
         if (spec->has_uuid)
                 memcpy(vm->uuid, spec->uuid, sizeof(vm->uuid));

@@ -54,7 +54,8 @@ typedef struct VMMIdentity {
 typedef TAILQ_HEAD(BackingList, Backing) BackingList;
 
 struct VM {
-        uint64_t id; /* no other VM or backing has or had it */
+        uint64_t id;         /* no other VM or backing has or had it */
+        uint64_t generation; /* which of its states this is: see vm_changed() */
         Registry *registry;
         char *name;
         uint8_t uuid[16];
@@ -136,6 +137,9 @@ uint64_t vm_mm_id(const VM *vm);
 void vm_set_retained_until(VM *vm, uint64_t usec);
 /* Forgets all slots of the VM, as vm_detach() does. */
 void vm_withdraw_slots(VM *vm);
+
+/* Something has changed of the VM or of what it has: its generation is one that no VM ever had. */
+void vm_changed(VM *vm);
 
 /* NULL if there is none. */
 Backing *vm_find_backing(VM *vm, const char *name);

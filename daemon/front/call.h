@@ -46,17 +46,21 @@ typedef struct Call {
         sd_varlink *link;
         sd_json_variant *parameters;
         bool more;
-        bool oneway;     /* no reply will be sent */
-        uid_t uid;       /* of the peer when it connected */
-        size_t n_fds;    /* that came with the call */
-        bool has_pushed; /* an fd, for the reply */
-        VM *vm;          /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
+        bool oneway;        /* no reply will be sent */
+        uid_t uid;          /* of the peer when it connected */
+        size_t n_fds;       /* that came with the call */
+        bool has_pushed;    /* an fd, for the reply */
+        VM *vm;             /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
+        bool has_condition; /* the parameter ifGeneration; the dispatcher has looked at that of call->vm */
+        uint64_t if_generation;
 } Call;
 
 #define OPERATION(method, handler, right, fds) int op_##handler(Call *call);
 #include "api/operations.def"
 
 bool call_may_see(const Call *call, const VM *vm);
+/* 0, or API_E_VMChanged if the VM, or NULL if there is none of that name, is not what the caller has asked for. */
+int call_check_generation(const Call *call, const char *name, const VM *vm, Failure *f);
 /* The part of call->vm whose slots the caller declares: while the VM is handed over, the former VMM has slots too, and it
  * may still delete them. */
 VM *call_declaring_vm(const Call *call);

@@ -56,6 +56,16 @@ int fail_share_differs(Failure *f, const Backing *backing, const VM *peer, const
         return f->error;
 }
 
+int fail_vm_changed(Failure *f, const char *vm, const VM *present, uint64_t requested) {
+        *f = (Failure) {
+                .error = API_E_VMChanged,
+                .object = vm,
+                .generation = present ? present->generation : 0,
+                .requested_generation = requested,
+        };
+        return f->error;
+}
+
 int fail_invalid_name(Failure *f, const char *field, const char *value) {
         *f = (Failure) { .error = API_E_InvalidName, .field = field, .object = value };
         return f->error;
@@ -345,6 +355,19 @@ static int reply_not_sealed(sd_varlink *link, const Failure *f) {
                 SD_JSON_BUILD_PAIR_STRV("missing", missing));
 }
 
+static int reply_vm_changed(sd_varlink *link, const Failure *f) {
+        char present[48] = "there is no such VM";
+
+        if (f->generation > 0)
+                snprintf(present, sizeof(present), "it has %" PRIu64, f->generation);
+        return SEND(link, f,
+                    ("VM %s does not have generation %" PRIu64
+                     ": %s. Nothing was done; list the VM again, and decide anew.",
+                     f->object, f->requested_generation, present),
+                    STRING("vm", f->object), GIVEN(f->generation > 0, "present", f->generation),
+                    UNSIGNED("requested", f->requested_generation));
+}
+
 /* The errors that say which object is missing, taken or in the way. */
 static int reply_about_object(sd_varlink *link, const Failure *f) {
         char a[80], b[80];
@@ -368,6 +391,8 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                             STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
         case API_E_NameConflict:
                 return reply_name_conflict(link, f);
+        case API_E_VMChanged:
+                return reply_vm_changed(link, f);
         case API_E_BackingInUse:
                 return reply_backing_in_use(link, f);
         case API_E_Fenced:

@@ -34,6 +34,7 @@ typedef struct Failure {
         uint64_t value, minimum, maximum, alignment; /* InvalidValue; UINT64_MAX: not given (minimum: 0) */
         uint64_t offset, size, backing_size;
         uint64_t needed, available, page_size;
+        uint64_t generation, requested_generation; /* VMChanged; 0: there is no such VM */
         int node;
         size_t slots;
         pid_t pid;
@@ -55,6 +56,8 @@ int fail_backing_differs(Failure *f, const Backing *backing, const char *field, 
                          const char *requested);
 /* The VM has the share with the other access. */
 int fail_share_differs(Failure *f, const Backing *backing, const VM *peer, const char *present, const char *requested);
+/* present: the VM of that name, or NULL. */
+int fail_vm_changed(Failure *f, const char *vm, const VM *present, uint64_t requested);
 int fail_invalid_name(Failure *f, const char *field, const char *value);
 /* alignment 0: none. */
 int fail_invalid_value(Failure *f, const char *field, uint64_t value, uint64_t min, uint64_t max, uint64_t alignment);

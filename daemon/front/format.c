@@ -61,21 +61,21 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
 
         for (size_t i = 0; i < sizeof(uuid.bytes); i++)
                 uuid.bytes[i] = vm->uuid[i];
-        return sd_json_buildo(ret, STRING("name", vm->name),
-                              SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
-                              UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
-                              STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
-                              UNSIGNED_IF(vm->retain_usec > 0, "retainUSec", vm->retain_usec),
-                              UNSIGNED_IF(vm->retained_until_usec > 0, "retainedUntilUSec",
-                                          boot_to_real_time(vm->retained_until_usec)),
-                              BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
-                              STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
-                              STRING("type", vm_type_word(vm->type)), UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
-                              UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
-                              UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing),
-                              UNSIGNED("backings", vm->n_backings), UNSIGNED("slots", slot_count(vm)),
-                              UNSIGNED("promisedBytes", vm->promised_bytes),
-                              UNSIGNED("residentBytes", vm_resident(service, vm)));
+        return sd_json_buildo(
+                ret, STRING("name", vm->name),
+                SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
+                UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
+                STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
+                UNSIGNED_IF(vm->retain_usec > 0, "retainUSec", vm->retain_usec),
+                UNSIGNED_IF(vm->retained_until_usec > 0, "retainedUntilUSec",
+                            boot_to_real_time(vm->retained_until_usec)),
+                BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
+                STRING("aliasPolicy", alias_policy_word(vm->alias_policy)), STRING("type", vm_type_word(vm->type)),
+                UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
+                UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing), UNSIGNED("backings", vm->n_backings),
+                UNSIGNED("slots", slot_count(vm)), UNSIGNED("promisedBytes", vm->promised_bytes),
+                UNSIGNED("residentBytes", vm_resident(service, vm)), UNSIGNED("generation", vm->generation));
 }
 
 static int format_seals(unsigned seals, sd_json_variant **ret) {

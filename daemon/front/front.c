@@ -101,10 +101,41 @@ static int check_vm(Call *call, int right, Failure *f) {
         return 0;
 }
 
+int call_check_generation(const Call *call, const char *name, const VM *vm, Failure *f) {
+        if (!call->has_condition || (vm && vm->generation == call->if_generation))
+                return 0;
+        return fail_vm_changed(f, name, vm, call->if_generation);
+}
+
 static int check_call(Call *call, const Operation *operation, Failure *f) {
+        int r;
+
         if (call->n_fds > operation->fds)
                 return fail_wrong_fds(f, call->n_fds, 0, operation->fds);
-        return operation->right == ANYONE ? 0 : check_vm(call, operation->right, f);
+        if (operation->right == ANYONE)
+                return 0;
+        r = check_vm(call, operation->right, f);
+        return r != 0 ? r : call_check_generation(call, call->vm->name, call->vm, f);
+}
+
+#define IF_GENERATION "ifGeneration"
+
+/* The condition is the dispatcher's: no handler needs to know of it. *ret_rest is what to unref in the end. -EINVAL: it
+ * is no generation. */
+static int take_condition(Call *call, sd_json_variant **ret_rest) {
+        sd_json_variant *v = sd_json_variant_by_key(call->parameters, IF_GENERATION), *rest;
+        int r;
+
+        if (!v)
+                return 0;
+        call->has_condition = !sd_json_variant_is_null(v);
+        if (call->has_condition && !sd_json_variant_is_unsigned(v))
+                return -EINVAL;
+        call->if_generation = call->has_condition ? sd_json_variant_unsigned(v) : 0;
+        rest = sd_json_variant_ref(call->parameters);
+        r = sd_json_variant_filter(&rest, (char *[]) { (char *) IF_GENERATION, NULL });
+        call->parameters = *ret_rest = rest;
+        return r;
 }
 
 static int answer(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, Front *front,
@@ -119,10 +150,16 @@ static int answer(sd_varlink *link, sd_json_variant *parameters, sd_varlink_meth
                 .oneway = flags & SD_VARLINK_METHOD_ONEWAY,
                 .n_fds = count_fds(link),
         };
+        _cleanup_(sd_json_variant_unrefp) sd_json_variant *rest = NULL;
         Failure f = {};
         int r;
 
         r = sd_varlink_get_peer_uid(link, &call.uid);
+        if (r < 0)
+                return sd_varlink_error_errno(link, r);
+        r = take_condition(&call, &rest);
+        if (r == -EINVAL)
+                return sd_varlink_error_invalid_parameter_name(link, IF_GENERATION);
         if (r < 0)
                 return sd_varlink_error_errno(link, r);
         r = check_call(&call, operation, &f);
@@ -319,7 +356,17 @@ Front *front_free(Front *front) {
         return NULL;
 }
 
+/* Whoever was there already got no more than a file descriptor, and what was refused changed nothing. */
+static bool is_change(EventKind kind) {
+        return kind != EVENT_BACKING_GRANTED && kind != EVENT_SLOT_REFUSED;
+}
+
 void front_publish(Front *front, const Event *event) {
+        if (is_change(event->kind)) {
+                vm_changed(vm_whole(event->vm));
+                if (event->peer_vm)
+                        vm_changed(vm_whole(event->peer_vm));
+        }
         event_log_record(front->log, event);
         stream_wake(front);
 }

@@ -62,7 +62,11 @@ static int set_attributes(Call *call, const AttributesParameters *p, sd_json_var
                 if (r < 0)
                         return r;
         }
-        return service_set_attributes(call->service, call->vm, p->gpa, p->size, p->private > 0, f);
+        r = service_set_attributes(call->service, call->vm, p->gpa, p->size, p->private > 0, f);
+        /* Of which there is no event. */
+        if (r == 0)
+                vm_changed(vm_whole(call->vm));
+        return r;
 }
 
 int op_set_memory_attributes(Call *call) {

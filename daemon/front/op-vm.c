@@ -116,9 +116,14 @@ static int fail_vm_conflict(Failure *f, const VM *vm, const VMSpec *spec, const 
 }
 
 static int register_vm(Call *call, const VMSpec *spec, VM **ret, bool *ret_created, Failure *f) {
+        VM *known = registry_find_vm(call->registry, spec->name);
         const char *field;
         int r;
 
+        /* Of somebody else's VM the generation is not told either. */
+        r = !known || call_may_see(call, known) ? call_check_generation(call, spec->name, known, f) : 0;
+        if (r != 0)
+                return r;
         r = service_register(call->service, spec, ret, ret_created, f);
         if (r != 0 || *ret_created)
                 return r;

@@ -58,7 +58,7 @@ class Contract:
         if not message.endswith(".") or not message.isprintable():
             raise Breach(f"{error} is no sentence: {message!r}")
         for field in ("vm", "backing", "peer", "name", "object", "field", "limit", "present", "requested"):
-            if parameters.get(field, "") not in message:
+            if str(parameters.get(field, "")) not in message:
                 raise Breach(f"{error} does not name its {field}, {parameters[field]}: {message}")
 
     def _check(self, place, kind, value):

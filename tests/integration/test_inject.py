@@ -32,7 +32,7 @@ PATIENCE = 1  # seconds, for an answer that sd-varlink may not give
 def look(client):
     """All that a client can see, but for what a second run has otherwise."""
     seen = {}
-    for vm in client.listed("ListVMs"):
+    for vm in client.vms():
         name = vm["name"]
         seen[name] = [vm, *(client.listed(method, vm=name) for method in ("ListBackings", "ListSlots", "ListMemory"))]
         for backing in seen[name][1]:

@@ -28,7 +28,7 @@ def manager(directory, contract):
 def everything(client):
     """All that a client can see."""
     return [(vm, *(client.listed(method, vm=vm["name"]) for method in ("ListBackings", "ListSlots", "ListMemory")))
-            for vm in client.listed("ListVMs")]
+            for vm in client.vms()]
 
 
 def furnish(client):

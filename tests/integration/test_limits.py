@@ -24,7 +24,7 @@ def manager(directory, contract):
 
 def everything(client):
     return [(vm, *(client.listed(method, vm=vm["name"]) for method in ("ListBackings", "ListSlots", "ListMemory")))
-            for vm in client.listed("ListVMs")]
+            for vm in client.vms()]
 
 
 def allocate(client, name, vm="web1"):

@@ -105,7 +105,12 @@ def test_unknown_method(client, method, error):
     ("AttachVM", {"vm": "vm", "pidFileDescriptor": 0.5}, "pidFileDescriptor"),
     ("ListVMs", {"vm": 1}, "vm"),
     ("ListVMs", {"backing": "ram0"}, "backing"),
-    ("ListBackings", {"backing": "ram0"}, "backing"),
+    ("ListBackings", {"slotId": 1}, "slotId"),
+    ("ListVMs", {"limit": -1}, "limit"),
+    ("ListSlots", {"cursor": 5}, "cursor"),
+    ("ListSlots", {"addressSpace": -1}, "addressSpace"),
+    ("AllocateBacking", {"vm": "vm", "name": "ram0", "size": 4096, "open": 1}, "open"),
+    ("SetSlots", {"vm": "vm", "slots": [], "dryRun": "yes"}, "dryRun"),
     ("ListSlots", {"slots": []}, "slots"),
     ("UnregisterVM", {"vm": "vm", "force": True}, "force"),
 ])

@@ -31,7 +31,7 @@ def manager(directory, contract):
 def everything(client):
     """All that a client can see, but for what a restart may change."""
     seen = []
-    for vm in client.listed("ListVMs"):
+    for vm in client.vms():
         name = vm["name"]
         seen.append(vm)
         seen += client.listed("ListBackings", vm=name)

@@ -190,6 +190,10 @@ class Client:
     def allocate(self, name="ram0", size=1 << 20, vm="web1", **parameters):
         return self.call("AllocateBacking", vm=vm, name=name, size=size, **parameters)
 
+    def vms(self):
+        """Every VM, but for the generation, which a restart changes."""
+        return [{key: value for key, value in vm.items() if key != "generation"} for vm in self.listed("ListVMs")]
+
     def backing(self, name="ram0", vm="web1"):
         """What a list says of the backing."""
         (found,) = [one for one in self.listed("ListBackings", vm=vm) if one["name"] == name]
