@@ -12,6 +12,7 @@ import memory
 import user
 from broker import Daemon, binary
 from hugepages import huge_pages_lock, pages  # noqa: F401, fixtures
+from rest import Rest
 
 TEST_TIMEOUT = 60  # seconds; of a test that does not say otherwise
 
@@ -72,6 +73,30 @@ def daemon(start, directory, request):
         return start()
     return start(command=["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /dev/kvm && exec "$0" "$@"',
                           binary(), f"--socket={directory / 'socket'}"])
+
+
+@pytest.fixture
+def start_rest(directory):
+    """Starts a privmem-rest for a privmemd; all that are started are checked and stopped in the end."""
+    started = []
+
+    def start_one(daemon, **options):
+        started.append(Rest(directory, daemon, **options))
+        return started[-1]
+
+    yield start_one
+    failures = []
+    for one in started:
+        try:
+            one.finish()
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def rest(daemon, start_rest):
+    return start_rest(daemon)
 
 
 @pytest.fixture

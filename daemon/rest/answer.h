@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A reply of privmemd becomes the answer to a request, by its row in api/operations.def. */
+
+#include "rest/http.h"
+#include "rest/route.h"
+#include "rest/upstream.h"
+
+/* The whole reply of a call that has none but this. */
+void answer_reply(Exchange *exchange, const Route *route, const char *type, const UpstreamReply *reply);
+
+#define TYPE_JSON   "application/json"
+#define TYPE_NDJSON "application/x-ndjson"

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Who is at the other end of a connection, and what that may do. */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+typedef enum Right {
+        RIGHT_NONE,
+        RIGHT_INSPECT, /* GET */
+        RIGHT_MANAGE,  /* everything */
+} Right;
+
+#define CALLER_NAME_MAX 64U
+
+typedef struct Caller {
+        Right right;
+        bool has_uid;
+        uid_t uid;
+        char name[CALLER_NAME_MAX + 1]; /* for the log */
+} Caller;
+
+/* Of a unix socket that was accepted: root, this process's own uid and the members of the group manage; others may do
+ * nothing. Negative: the kernel does not say. */
+int caller_of_unix(int fd, gid_t group, Caller *ret);

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* From an exchange to a call of privmemd and back: who may do it, which address it is, what the answer looks like. */
+
+#include "rest/http.h"
+#include "rest/upstream.h"
+
+typedef struct Gateway Gateway;
+
+/* An address that is no single call of privmemd. It is for GET and HEAD alone. */
+typedef struct Resource {
+        const char *path;
+        Right right;              /* RIGHT_NONE: whoever can connect */
+        const char *const *types; /* media types that it has, the best first, and NULL behind the last */
+        /* Answers, now or later. type is the one of types that the client wants. */
+        void (*serve)(Exchange *exchange, const char *type, void *userdata);
+        void *userdata;
+        struct Resource *next;
+} Resource;
+
+int gateway_new(Upstream *upstream, Gateway **ret);
+Gateway *gateway_free(Gateway *gateway);
+
+void gateway_add(Gateway *gateway, Resource *resource);
+
+/* For http_new(). */
+HttpHandler gateway_handler(Gateway *gateway);

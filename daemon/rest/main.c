@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "rest/gateway.h"
+#include "rest/http.h"
+#include "rest/listen.h"
+#include "rest/loop.h"
+#include "rest/page.h"
+#include "rest/upstream.h"
+
+#define SOCKET "/run/privmemd/io.privmemd.Memory"
+
+static const char help[] = "privmem-rest [OPTIONS...]\n"
+                           "\n"
+                           "Gives orchestrators the memory of the KVM guests on this host over HTTP: asks privmemd,\n"
+                           "and never holds any of it.\n"
+                           "\n"
+                           "  --listen=unix:PATH\n"
+                           "                 Listen there; else on the sockets that the service manager passes.\n"
+                           "                 May be given several times\n"
+                           "  --group=NAME   Its members may do everything; privmem if not given\n"
+                           "  --socket=PATH  Where privmemd is; else $PRIVMEM_SOCKET; else\n"
+                           "                 " SOCKET "\n"
+                           "  -h --help      Show this help\n"
+                           "     --version   Show the version\n";
+
+#define ADDRESSES_MAX 8
+
+typedef struct Options {
+        const char *socket;
+        const char *group;
+        const char *addresses[ADDRESSES_MAX];
+        size_t n_addresses;
+} Options;
+
+/* All that lives as long as the program. */
+typedef struct Program {
+        Loop *loop;
+        LoopWatch signals;
+        Upstream *upstream;
+        Gateway *gateway;
+        Pages *pages;
+        Http *http;
+        Listeners *listeners;
+} Program;
+
+/* 1: go on; 0: done; negative: wrong usage. */
+static int parse_arguments(int argc, char *argv[], Options *ret) {
+        enum {
+                OPTION_GROUP = 256,
+                OPTION_LISTEN,
+                OPTION_SOCKET,
+                OPTION_VERSION,
+        };
+        static const struct option options[] = {
+                { "group", required_argument, NULL, OPTION_GROUP },
+                { "help", no_argument, NULL, 'h' },
+                { "listen", required_argument, NULL, OPTION_LISTEN },
+                { "socket", required_argument, NULL, OPTION_SOCKET },
+                { "version", no_argument, NULL, OPTION_VERSION },
+                {},
+        };
+        int c;
+
+        while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                switch (c) {
+                case OPTION_GROUP:
+                        ret->group = optarg;
+                        break;
+                case OPTION_LISTEN:
+                        if (ret->n_addresses == ADDRESSES_MAX) {
+                                fputs("privmem-rest: too many --listen=.\n", stderr);
+                                return -EINVAL;
+                        }
+                        ret->addresses[ret->n_addresses++] = optarg;
+                        break;
+                case OPTION_SOCKET:
+                        ret->socket = optarg;
+                        break;
+                case OPTION_VERSION:
+                        puts("privmem-rest " PRIVMEMD_VERSION);
+                        return 0;
+                case 'h':
+                        fputs(help, stdout);
+                        return 0;
+                default:
+                        return -EINVAL;
+                }
+        if (optind < argc) {
+                fprintf(stderr, "privmem-rest: unexpected argument: %s\n", argv[optind]);
+                return -EINVAL;
+        }
+        return 1;
+}
+
+/* Says something to the service manager, if there is one: sd_notify(3). */
+static void notify(const char *state) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        const char *path = getenv("NOTIFY_SOCKET");
+        size_t length = path ? strlen(path) : 0;
+        int fd;
+
+        if (length == 0 || length >= sizeof(address.sun_path))
+                return;
+        memcpy(address.sun_path, path, length);
+        if (path[0] == '@')
+                address.sun_path[0] = 0;
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return;
+        (void) sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *) &address,
+                      (socklen_t) (offsetof(struct sockaddr_un, sun_path) + length));
+        close(fd);
+}
+
+/* ---- signals ---- */
+
+static void on_signal(uint32_t events, void *userdata) {
+        Program *program = userdata;
+        struct signalfd_siginfo info;
+
+        (void) events;
+        if (read(program->signals.fd, &info, sizeof(info)) != sizeof(info))
+                return;
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+                loop_stop(program->loop);
+}
+
+static int watch_signals(Program *program) {
+        sigset_t set;
+        int fd;
+
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        sigaddset(&set, SIGHUP);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return -errno;
+        signal(SIGPIPE, SIG_IGN);
+        fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (fd < 0)
+                return -errno;
+        program->signals = (LoopWatch) { .fd = fd, .function = on_signal, .userdata = program };
+        return loop_watch(program->loop, &program->signals, EPOLLIN);
+}
+
+/* ---- start and end ---- */
+
+static gid_t find_group(const char *name) {
+        const struct group *group = getgrnam(name ?: "privmem");
+
+        if (!group && name)
+                fprintf(stderr, "privmem-rest: there is no group %s; only root may do anything.\n", name);
+        return group ? group->gr_gid : (gid_t) -1;
+}
+
+static int make(Program *p, const Options *options) {
+        UpstreamSettings upstream = UPSTREAM_SETTINGS_DEFAULT;
+        HttpSettings http = HTTP_SETTINGS_DEFAULT;
+        HttpHandler handler;
+        int r;
+
+        upstream.path = options->socket ?: getenv("PRIVMEM_SOCKET") ?: SOCKET;
+        r = loop_new(&p->loop);
+        if (r == 0)
+                r = watch_signals(p);
+        if (r == 0)
+                r = upstream_new(p->loop, &upstream, &p->upstream);
+        if (r == 0)
+                r = gateway_new(p->upstream, &p->gateway);
+        if (r == 0)
+                r = pages_new(p->gateway, p->upstream, &p->pages);
+        if (r == 0) {
+                handler = gateway_handler(p->gateway);
+                r = http_new(p->loop, &http, &handler, &p->http);
+        }
+        if (r == 0)
+                r = listeners_new(p->loop, p->http, find_group(options->group), &p->listeners);
+        if (r < 0)
+                fprintf(stderr, "privmem-rest: cannot start: %s\n", strerror(-r));
+        return r;
+}
+
+static int listen_somewhere(Program *p, const Options *options) {
+        int r;
+
+        r = listeners_take_passed(p->listeners);
+        if (r < 0)
+                fprintf(stderr, "privmem-rest: what the service manager passed is no socket to listen on: %s\n",
+                        strerror(-r));
+        if (r == 0 && options->n_addresses == 0) {
+                fputs("privmem-rest: no socket was passed; say where to listen with --listen=unix:PATH.\n", stderr);
+                return -EINVAL;
+        }
+        for (size_t i = 0; r >= 0 && i < options->n_addresses; i++) {
+                r = listeners_open(p->listeners, options->addresses[i]);
+                if (r < 0)
+                        fprintf(stderr, "privmem-rest: cannot listen on %s: %s\n", options->addresses[i],
+                                strerror(-r));
+        }
+        return r;
+}
+
+static void unmake(Program *p) {
+        listeners_free(p->listeners);
+        http_free(p->http);
+        pages_free(p->pages);
+        gateway_free(p->gateway);
+        upstream_free(p->upstream);
+        if (p->signals.is_on)
+                close(p->signals.fd);
+        loop_free(p->loop);
+}
+
+static int run(const Options *options) {
+        Program program = {};
+        int r;
+
+        r = make(&program, options);
+        if (r >= 0)
+                r = listen_somewhere(&program, options);
+        if (r >= 0) {
+                notify("READY=1");
+                r = loop_run(program.loop);
+                if (r < 0)
+                        fprintf(stderr, "privmem-rest: the event loop failed: %s\n", strerror(-r));
+                notify("STOPPING=1");
+        }
+        unmake(&program);
+        return r;
+}
+
+int main(int argc, char *argv[]) {
+        Options options = {};
+        int r;
+
+        r = parse_arguments(argc, argv, &options);
+        if (r <= 0)
+                return r < 0 ? 2 : EXIT_SUCCESS;
+        return run(&options) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
