@@ -6,33 +6,7 @@
 #include <string.h>
 
 #include "api/dump.h"
-#include "api/interface.h"
-
-typedef struct ErrorRow {
-        const char *name, *errno_name, *sentence;
-} ErrorRow;
-
-static const ErrorRow error_rows[] = {
-#define ERROR(name, errno_value, status, sentence) { #name, #errno_value, sentence },
-#include "api/errors.def"
-};
-
-typedef struct OperationRow {
-        const char *name, *right;
-        unsigned fds;
-} OperationRow;
-
-static const OperationRow operation_rows[] = {
-#define OPERATION(method, handler, right, fds) { #method, #right, fds },
-#include "api/operations.def"
-};
-
-static const OperationRow *find_operation(const char *name) {
-        for (size_t i = 0; i < sizeof(operation_rows) / sizeof(operation_rows[0]); i++)
-                if (strcmp(operation_rows[i].name, name) == 0)
-                        return &operation_rows[i];
-        return NULL;
-}
+#include "api/dump-rows.h"
 
 static void heading(FILE *out, const char *text, char line) {
         fprintf(out, "\n%s\n", text);
@@ -129,10 +103,9 @@ static void dump_type(FILE *out, const sd_varlink_symbol *symbol, const char *co
 
 static void dump_error(FILE *out, const sd_varlink_symbol *symbol) {
         heading(out, symbol->name, '-');
-        for (size_t i = 0; i < sizeof(error_rows) / sizeof(error_rows[0]); i++)
-                if (strcmp(error_rows[i].name, symbol->name) == 0)
-                        fprintf(out, "%s In libprivmem: ``-%s``.\n\n", error_rows[i].sentence,
-                                error_rows[i].errno_name);
+        for (const ErrorRow *row = error_rows; row->name; row++)
+                if (strcmp(row->name, symbol->name) == 0)
+                        fprintf(out, "%s In libprivmem: ``-%s``.\n\n", row->sentence, row->errno_name);
         dump_fields(out, symbol, SD_VARLINK_REGULAR);
 }
 

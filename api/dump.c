@@ -17,6 +17,7 @@ static const struct {
 } products[] = {
         { "idl", dump_idl },
         { "manual", dump_manual },
+        { "openapi", dump_openapi },
         { "rest-fields", dump_rest_fields },
 };
 

@@ -14,3 +14,6 @@ int dump_manual(FILE *out);
 
 /* The types of the input fields that REST takes, for a table of daemon/rest. */
 int dump_rest_fields(FILE *out);
+
+/* The OpenAPI document of REST. */
+int dump_openapi(FILE *out);
