@@ -104,7 +104,7 @@ REMOVE, RESIZE = interval_goal("remove", reach=True), interval_goal("resize", re
 INSERT, SEARCH = interval_goal("insert", "LEAVES_IN_TREE=0", reach=True), interval_goal("search", "LEAVES_IN_TREE=0")
 
 SMALL = ("NO_SMRAM", "SIZE_PAGES_MAX=2")
-PAIRS = pairs_goal(1)
+PAIRS, MORE_PAIRS = pairs_goal(1), pairs_goal(2, *SMALL)
 BOOKS = slot_goal("books", "prove_books", 1, reach=True)
 EDGES = slot_goal("edges", "prove_edges", 1, defines=("EDGES",), reach=True, only="check_entries.assertion.1")
 FEW_SUMS = sums_goal("FEW_EDGES")
@@ -130,7 +130,7 @@ PROOFS = {
         Fault(MEMSLOT, "memslot.c", "switch ((uint32_t) command)", "switch (command)"),
         Fault(MEMSLOT, "memslot.c", ".guest_memfd = -1", ".guest_memfd = 0"),
     )),
-    "slot-pairs": Proof((PAIRS, pairs_goal(3, *SMALL), whole_goal(3)), (
+    "slot-pairs": Proof((PAIRS, MORE_PAIRS, whole_goal(2)), (
         Fault(PAIRS, "alias.c", "return RULE_PRIVATE_ALIAS;", "return RULE_SAME_FRAME;"),
         Fault(PAIRS, "alias.c", "spec->flags & other->flags & SLOT_READONLY", "other->flags & SLOT_READONLY"),
         Fault(PAIRS, "alias.c", "range_within(gpa - SMRAM_WINDOW_START, size, SMRAM_WINDOW_SIZE)",
@@ -138,6 +138,8 @@ PROOFS = {
         Fault(PAIRS, "alias.c", "run.at = a->at + (start - a->offset);", "run.at = a->at;"),
         Fault(PAIRS, "kvm_rules.c", "if (slot == self)\n                        continue;",
               "if (slot != self)\n                        continue;"),
+        Fault(MORE_PAIRS, "alias.c", "if (other.slot == q->self)\n                        continue;",
+              "if (other.slot == q->self)\n                        return 0;"),
     )),
     "slot-books": Proof((BOOKS, EDGES, FEW_SUMS), (
         Fault(BOOKS, "slot.c", "while (n-- > 0)", "while (--n > 0)"),
@@ -164,7 +166,7 @@ PROOFS = {
         Fault(interval_goal("insert"), "interval.c", "set_key(block, 0, start, item);", ""),
         Fault(interval_goal("search"), "interval.c", "return below > at ? below : at;", "return below;"),
     )),
-    "slot-more": Proof((pairs_goal(3), slot_goal("books", "prove_books", 2), sums_goal(), whole_goal(4),
+    "slot-more": Proof((pairs_goal(3), slot_goal("books", "prove_books", 2), sums_goal(), whole_goal(3), whole_goal(4),
                         pairs_goal(4, *SMALL)), (
         Fault(PAIRS, "alias.c", "return backing->vm == vm || backing_is_shared_with(backing, vm);", "return true;"),
         Fault(PAIRS, "range.h", "return a < b ? b - a < a_size", "return a < b ? b - a + 1 < a_size"),
