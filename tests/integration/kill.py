@@ -96,10 +96,10 @@ def shmem():
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Shmem:"))
 
 
-def check_shmem(before, allocated):
+def check_shmem(before, allocated, seconds=SHMEM_SECONDS):
     """Of what was allocated and released, all memory of the host is back, within what others do meanwhile."""
     tolerated = max(allocated // 4, SHMEM_NOISE)
-    deadline = time.monotonic() + SHMEM_SECONDS
+    deadline = time.monotonic() + seconds
     while (left := shmem() - before) > tolerated:
         if time.monotonic() > deadline:
             raise Wrong(f"{left} bytes of shared memory are left, and {allocated} were allocated")
@@ -117,6 +117,7 @@ class Session:
         self.said = ""  # on standard error, since the last check
         self.heard = 0  # characters of the one that runs
         self.base = None  # how many fds privmemd has for itself
+        self.environment = {}  # of privmemd
 
     def close(self):
         for tenant in self.tenants:
@@ -132,7 +133,8 @@ class Session:
     def start(self, step=None, count=1):
         """Returns whether it serves; else it has died."""
         marked = step in STEPS
-        self.host.start(environment={"PRIVMEMD_KILL_AT": f"{step}:{count}"} if marked else {}, wait=False)
+        kill = {"PRIVMEMD_KILL_AT": f"{step}:{count}"} if marked else {}
+        self.host.start(environment={**self.environment, **kill}, wait=False)
         process = self.host.daemon.process
         pidfd = os.pidfd_open(process.pid)
         try:
@@ -186,18 +188,18 @@ class Session:
         self.listen()
         for tenant in self.tenants:
             tenant.wait_for_leaving()
-        found, inodes = look(client)
+        found, files = look(client)
         for tenant in self.tenants:
             self.choose(tenant, {name: vm for name, vm in found.items() if name.startswith(tenant.name + "-")})
             tenant.end_vmms_but()
         if extra := found.keys() - {name for tenant in self.tenants for name in tenant.model}:
             raise Wrong(f"nobody has registered {extra}")
         for tenant in self.tenants:
-            self.check_bytes(tenant, inodes)
+            self.check_bytes(tenant, files)
         self.check_said()
-        self.check_fds(set(inodes.values()))
+        self.check_fds(set(files.values()))
         if self.is_stored:
-            self.check_store(set(inodes.values()))
+            self.check_store(set(files.values()))
 
     def choose(self, tenant, found):
         """What was acknowledged, or that and the call that was not answered."""
@@ -219,15 +221,16 @@ class Session:
     def backings(vms):
         return {(name, key) for name, vm in vms.items() for key in vm.backings}
 
-    def check_bytes(self, tenant, inodes):
+    def check_bytes(self, tenant, files):
         for name, vm in tenant.model.items():
             for key, one in vm.backings.items():
                 fd = tenant.client.call("OpenBacking", vm=name, backing=key).fd
-                if one.inode == 0:  # nobody was told
+                if not one.identity:  # nobody was told
                     fill(fd, one.data)
-                    one.inode = inodes[name, key]
-                ends = memory.read(fd, DATA_SIZE), memory.read(fd, DATA_SIZE, one.size - DATA_SIZE)
-                if os.fstat(fd).st_size != one.size or ends != (one.data, one.data) or one.inode != inodes[name, key]:
+                    one.identity = files[name, key]
+                ends = [memory.read(fd, DATA_SIZE, at) for at in (0, one.size - DATA_SIZE)] if one.data else []
+                if (os.fstat(fd).st_size != one.size or any(end != one.data for end in ends) or
+                        {memory.identity(fd), files[name, key]} != {one.identity}):
                     raise Wrong(f"backing {key} of {name} is not what it was: {ends}, not {one.data!r} twice")
         tenant.client.close_fds()
 
@@ -242,30 +245,30 @@ class Session:
             raise Wrong(f"it said\n{self.said}\nlost are {lost}, and may be {may_be}")
         self.said = ""
 
-    def check_fds(self, inodes):
+    def check_fds(self, files):
         """One of each backing, and what it has for itself and for the processes that it knows."""
         vmms = [vmm for tenant in self.tenants for vm in tenant.model.values() for vmm in vm.vmms()]
         successors = [vm.successor for tenant in self.tenants for vm in tenant.model.values() if vm.successor]
         pid = self.host.daemon.pid
         self.tenants[0].client.call("GetHost")  # what it has sent is closed by then
         status = [os.stat(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        backings = sorted(one.st_ino for one in status if stat.S_ISREG(one.st_mode) and one.st_ino in inodes)
-        if backings != sorted(inodes):
-            raise Wrong(f"it has fds of {backings}, and backings {sorted(inodes)}")
+        backings = sorted((one.st_dev, one.st_ino) for one in status if (one.st_dev, one.st_ino) in files)
+        if backings != sorted(files):
+            raise Wrong(f"it has fds of {backings}, and backings {sorted(files)}")
         # A pidfd and the mappings of a VMM, a pidfd of a successor.
-        others = len(status) - len(inodes) - 2 * len(vmms) + len(successors)
+        others = len(status) - len(files) - 2 * len(vmms) + len(successors)
         self.base = self.base or others
         if others != self.base:
             raise Wrong(f"it has {others} fds for itself, and had {self.base}: {self.host.daemon.fds()}")
 
-    def check_store(self, inodes):
+    def check_store(self, files):
         self.host.settle()
         names = self.host.names()
         if [re.sub("[0-9]+", "N", name) for name in names] != ["bag-N", "bag-N", "ledger-N"]:
             raise Wrong(f"the store has {names}")
-        for one in self.host.parked():
-            if stat.S_ISREG(one.st_mode) and one.st_ino not in inodes and one.st_blocks > 0:
-                raise Wrong(f"inode {one.st_ino} is no backing, lies in the bag, and has {one.st_blocks * 512} bytes")
+        for status, resident in self.host.parked():
+            if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in files and resident > 0:
+                raise Wrong(f"inode {status.st_ino} is no backing, lies in the bag, and has {resident} bytes")
 
     def check_empty(self):
         """When all is released, nothing is left."""
@@ -275,6 +278,8 @@ class Session:
         for tenant in self.tenants:
             tenant.wait_for_leaving()
         client = self.tenants[0].client
+        for one in client.listed("ListSlots"):
+            client.call("SetSlot", vm=one["vm"], slot=memory.slot(one["slot"]["slotId"], 0, 0))
         for vm in client.listed("ListVMs"):
             client.call("UnregisterVM", vm=vm["name"])
         for tenant in self.tenants:

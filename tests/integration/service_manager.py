@@ -8,8 +8,10 @@ import os
 import pathlib
 import signal
 import socket
+import stat
 import threading
 
+import memory
 from broker import Daemon, binary
 
 FDS_PER_MESSAGE_MAX = 253
@@ -84,8 +86,9 @@ class ServiceManager:
         return sorted(name for name, _ in self.store)
 
     def parked(self):
-        """What lies in the bag, of each fd what fstat(2) says; privmemd must not use it meanwhile."""
-        return [status for name, fd in self.store if name.startswith("bag-") for status in peek(fd)]
+        """What lies in the bag: of each fd what fstat(2) says, and how much of it is in memory. privmemd must not use
+        the bag meanwhile."""
+        return [one for name, fd in self.store if name.startswith("bag-") for one in peek(fd)]
 
     # ---- starting and ending it ----
 
@@ -147,7 +150,8 @@ def peek(end):
                 for _, _, data in ancillary:
                     fds.frombytes(data[:len(data) - len(data) % fds.itemsize])
                 for fd in fds:
-                    yield os.fstat(fd)
+                    status = os.fstat(fd)
+                    yield status, memory.resident(fd) if stat.S_ISREG(status.st_mode) else 0
                     os.close(fd)
         except BlockingIOError:
             pass

@@ -2,35 +2,39 @@
 """A client of privmemd for a test that kills it: it does something at random, and knows what it was told. For each of
 its VMs it has what is acknowledged, and what would hold if the call that is not answered yet was done."""
 
+import collections
 import ctypes
 import dataclasses
 import os
 import random
 import signal
 import time
+import typing
 
 import memory
 from memory import PAGE, libc, slot
 
 VMS, BACKINGS, SLOTS, RANGES = 3, 6, 12, 8
 HVA = 0x7E0000000000
+RESERVED = 1 << 20  # bytes for each slot without a file
 FDS_MAX = 4096  # of this process, for a child that closes them
 DATA_SIZE = 64  # bytes at either end of a backing
 RETAIN_USEC = 3000
 PR_SET_PDEATHSIG = 1
-PROT_READ_WRITE, MAP_SHARED = 3, 1
+PROT_READ_WRITE, MAP_SHARED, MAP_RESERVED = 3, 1, 0x4022  # private, anonymous, without memory
 
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 class VMM:
-    """A process that has memory of a VM: some of it mapped, some as file descriptors."""
+    """A process that has memory of VMs: some of it mapped, some as file descriptors, and addresses without a file."""
 
     def __init__(self, mapped=None, held=None):
-        """Of each {inode: fd}."""
-        sizes = {inode: os.fstat(fd).st_size for inode, fd in (mapped or {}).items()}
-        self.mapped = {inode: libc.mmap(None, sizes[inode], PROT_READ_WRITE, MAP_SHARED, fd, 0)
-                       for inode, fd in (mapped or {}).items()}
+        """Of each {identity: fd}."""
+        sizes = {identity: os.fstat(fd).st_size for identity, fd in (mapped or {}).items()}
+        self.mapped = {identity: libc.mmap(None, sizes[identity], PROT_READ_WRITE, MAP_SHARED, fd, 0)
+                       for identity, fd in (mapped or {}).items()}
+        self.reserved = libc.mmap(None, SLOTS * RESERVED, PROT_READ_WRITE, MAP_RESERVED, -1, 0)
         self.has = {*(mapped or {}), *(held or {})}
         reading, writing = os.pipe()
         self.pid = os.fork()
@@ -39,8 +43,9 @@ class VMM:
         os.close(writing)
         assert os.read(reading, 1) == b""  # it has closed what is not its own
         os.close(reading)
-        for inode, address in self.mapped.items():
-            libc.munmap(address, sizes[inode])
+        for identity, address in self.mapped.items():
+            libc.munmap(address, sizes[identity])
+        libc.munmap(self.reserved, SLOTS * RESERVED)
 
     @staticmethod
     def _live(kept):
@@ -66,19 +71,31 @@ class VMM:
 @dataclasses.dataclass
 class Backing:
     size: int
-    data: bytes
-    inode: int = 0  # not known before the reply
+    data: bytes  # b"": of a guest_memfd that cannot be mapped here
+    identity: tuple = None  # not known before the reply
+    binder: VMM = None  # of a guest_memfd: with whom it goes
     shares: dict = dataclasses.field(default_factory=dict)  # {peer: access}
 
     def copy(self):
         return dataclasses.replace(self, shares=dict(self.shares))
 
 
+class Slot(typing.NamedTuple):
+    """What a slot shows, of its own VM or of another that shares it."""
+    gpa: int
+    size: int
+    vm: str
+    backing: str
+    offset: int = 0
+    read_only: bool = False
+    private: bool = False
+
+
 @dataclasses.dataclass
 class Part:
     """What a VMM has of a VM."""
     vmm: VMM = None
-    slots: dict = dataclasses.field(default_factory=dict)  # {id: (gpa, size, backing, offset)}
+    slots: dict = dataclasses.field(default_factory=dict)  # {id: Slot}
     private: set = dataclasses.field(default_factory=set)  # {(gpa, size)}
 
     def copy(self):
@@ -106,30 +123,44 @@ class VM:
     def vmms(self):
         return [vmm for vmm in (self.part.vmm, self.outgoing and self.outgoing.vmm, self.successor) if vmm]
 
-    def is_shown(self, backing):
-        return any(one[2] == backing for part in self.parts() for one in part.slots.values())
-
     def is_mapped(self, backing):
-        inode = self.backings[backing].inode
-        return any(part.vmm and inode in part.vmm.mapped for part in self.parts())
+        identity = self.backings[backing].identity
+        return any(part.vmm and identity in part.vmm.mapped for part in self.parts())
 
-    def lose(self, backing):
-        del self.backings[backing]
-        for part in self.parts():
-            part.slots = {key: one for key, one in part.slots.items() if one[2] != backing}
+    def part_with(self, vmm):
+        """No other VMM can bind its guest_memfds."""
+        self.backings = {name: one for name, one in self.backings.items() if not one.binder or one.binder is not vmm}
 
 
 def copy(vms):
     return {name: vm.copy() for name, vm in vms.items()}
 
 
+def showing(vms, name, backing):
+    """The VMs that show it."""
+    return {key for key, vm in vms.items() for part in vm.parts() for one in part.slots.values()
+            if (one.vm, one.backing) == (name, backing)}
+
+
+def is_shown_elsewhere(vms, name):
+    return any(showing(vms, name, backing) - {name} for backing in vms[name].backings)
+
+
+def lose(vms, name, backing):
+    del vms[name].backings[backing]
+    for vm in vms.values():
+        for part in vm.parts():
+            part.slots = {key: one for key, one in part.slots.items() if (one.vm, one.backing) != (name, backing)}
+
+
 def without_memory_of_nobody(vms, with_strays=False):
     """What is left of the VMs when only living VMMs keep memory; with_strays: and those that were successors."""
     vms = copy(vms)
-    for vm in vms.values():
-        has = set().union(*(vmm.has for vmm in vm.vmms()), vm.stray.has if with_strays and vm.stray else ())
-        for name in [name for name, one in vm.backings.items() if one.inode not in has]:
-            vm.lose(name)
+    vmms = [vmm for vm in vms.values() for vmm in (*vm.vmms(), *([vm.stray] if with_strays and vm.stray else []))]
+    has = set().union(*(vmm.has for vmm in vmms))
+    for name, vm in vms.items():
+        for backing in [key for key, one in vm.backings.items() if one.identity not in has]:
+            lose(vms, name, backing)
     return vms
 
 
@@ -156,8 +187,8 @@ def seen(vms):
 
 
 def look(client):
-    """All VMs of a privmemd, and the inodes of all backings: {(VM, name): inode}."""
-    vms, inodes = {}, {}
+    """All VMs of a privmemd, and which files all backings are: {(VM, name): identity}."""
+    vms, files = {}, {}
     for vm in client.listed("ListVMs"):
         name = vm["name"]
         vms[name] = {
@@ -170,12 +201,19 @@ def look(client):
     for one in client.listed("ListBackings"):
         shares = {share["vm"]: share["access"] for share in one.get("shares") or []}
         vms[one["vm"]]["backings"][one["name"]] = (one["size"], shares)
-        inodes[one["vm"], one["name"]] = one["inode"]
+        files[one["vm"], one["name"]] = one["device"], one["inode"]
     for one in client.listed("ListSlots"):
-        declared = one["slot"]
-        vms[one["vm"]]["slots"][bool(one.get("outgoing")), declared["slotId"]] = (
-            declared["guestPhysAddr"], declared["memorySize"], declared.get("backing"), declared.get("backingOffset", 0))
-    return vms, inodes
+        vms[one["vm"]]["slots"][bool(one.get("outgoing")), one["slot"]["slotId"]] = slot_seen(one["vm"], one["slot"])
+    return vms, files
+
+
+def slot_seen(vm, declared):
+    flags = declared.get("flags") or []
+    gpa, size, private = declared["guestPhysAddr"], declared["memorySize"], "guest_memfd" in flags
+    if private:
+        return Slot(gpa, size, vm, declared["guestMemfd"], declared.get("guestMemfdOffset", 0), private=True)
+    return Slot(gpa, size, declared.get("backingVM", vm), declared.get("backing"), declared.get("backingOffset", 0),
+                "readonly" in flags)
 
 
 @dataclasses.dataclass
@@ -197,6 +235,7 @@ class Tenant:
         self.call = None  # the one that is not answered
         self.allocated = 0  # bytes
         self.vmms = []
+        self.done = collections.Counter()  # kinds of what it has done
 
     def close(self):
         for vmm in self.vmms:
@@ -257,7 +296,7 @@ class Tenant:
 
     def unregister(self):
         name, vm = self.vm(lambda vm: vm.state != "attached")
-        if not vm or self.random.randrange(3):
+        if not vm or self.random.randrange(3) or is_shown_elsewhere(self.after, name):
             return None
         self.forget(name)
         return Call("UnregisterVM", {"vm": name})
@@ -268,8 +307,8 @@ class Tenant:
             for one in vm.backings.values():
                 one.shares.pop(name, None)
 
-    def new_backing(self):
-        name, vm = self.vm()
+    def new_backing(self, is_wanted=lambda vm: True):
+        name, vm = self.vm(is_wanted)
         key = f"ram{self.random.randrange(BACKINGS)}"
         if not vm or key in vm.backings:
             return None, None, None
@@ -284,7 +323,7 @@ class Tenant:
 
     def write(self, reply, one):
         """What is written once it is acknowledged must be there."""
-        one.inode = os.fstat(reply.fd).st_ino
+        one.identity = memory.identity(reply.fd)
         fill(reply.fd, one.data)
 
     def adopt(self):
@@ -293,7 +332,19 @@ class Tenant:
             return None
         fd = memory.memfd(one.size)
         fill(fd, one.data)
-        one.inode = os.fstat(fd).st_ino
+        one.identity = memory.identity(fd)
+        return Call("AdoptBacking", {"vm": name, "name": key, "fileDescriptor": 0}, (fd,))
+
+    def adopt_private(self):
+        """A guest_memfd, as if the VMM had made it."""
+        name, key, one = self.new_backing(lambda vm: vm.part.vmm) if HAS_GUEST_MEMFD else (None, None, None)
+        if not name:
+            return None
+        fd, can_be_mapped = guest_memfd(one.size)
+        one.data = one.data if can_be_mapped else b""
+        fill(fd, one.data)
+        one.identity, one.binder = memory.identity(fd), self.after[name].part.vmm
+        self.done["guest_memfd"] += 1
         return Call("AdoptBacking", {"vm": name, "name": key, "fileDescriptor": 0}, (fd,))
 
     def backing(self, is_wanted=lambda vm, key: True):
@@ -301,14 +352,14 @@ class Tenant:
         return self.random.choice(choices) if choices else (None, None)
 
     def release(self):
-        name, key = self.backing(lambda vm, key: not vm.is_shown(key) and not vm.is_mapped(key))
-        if not name:
+        name, key = self.backing(lambda vm, key: not vm.is_mapped(key))
+        if not name or showing(self.after, name, key):
             return None
         del self.after[name].backings[key]
         return Call("ReleaseBacking", {"vm": name, "backing": key})
 
     def share(self):
-        name, key = self.backing()
+        name, key = self.backing(lambda vm, key: not vm.backings[key].binder)
         peer, vm = self.vm()
         if not name or not vm or peer == name or peer in self.after[name].backings[key].shares:
             return None
@@ -322,26 +373,55 @@ class Tenant:
             return None
         shares = self.after[name].backings[key].shares
         peer = self.random.choice(sorted(shares))
+        if peer in showing(self.after, name, key):
+            return None
         del shares[peer]
         return Call("ReclaimBacking", {"vm": name, "backing": key, "peer": peer})
 
     def set_slots(self):
         name, vm = self.vm(lambda vm: vm.backings)
-        slots = [one for _ in range(self.random.randrange(1, 5)) for one in self.set_slot(vm)] if vm else []
+        slots = [one for _ in range(self.random.randrange(1, 5)) for one in self.set_slot(name, vm)] if vm else []
         return Call("SetSlots", {"vm": name, "slots": slots}) if slots else None
 
-    def set_slot(self, vm):
-        number, key = self.random.randrange(SLOTS), self.random.choice(sorted(vm.backings))
-        gpa, one = number << 30, vm.backings[key]
+    def to_show(self, name):
+        """What a slot of the VM may show: its own, and what is shared with it by a VM that stays."""
+        for owner, vm in self.after.items():
+            for key, one in vm.backings.items():
+                if owner == name or (vm.policy == "retain" and name in one.shares):
+                    yield owner, key
+
+    def set_slot(self, name, vm):
+        number = self.random.randrange(SLOTS)
+        owner, key = self.random.choice(list(self.to_show(name)))
+        gpa, one = number << 30, self.after[owner].backings[key]
         if number in vm.part.slots:
             del vm.part.slots[number]
             yield slot(number, gpa, 0)
             return
-        # A VMM that lives must have it mapped, and shown twice it would be an alias.
-        hva = vm.part.vmm.mapped.get(one.inode) if vm.part.vmm else HVA + gpa
-        if hva and not any(other[2] == key for other in vm.part.slots.values()):
-            vm.part.slots[number] = (gpa, one.size, key, 0)
-            yield slot(number, gpa, one.size, backing=key, userspaceAddr=hva)
+        # Shown twice it would be an alias.
+        if any((other.vm, other.backing) == (owner, key) for other in vm.part.slots.values()):
+            return
+        if one.binder:
+            yield from self.set_private_slot(name, vm, number, key)
+            return
+        # A VMM that lives must have it mapped.
+        hva = vm.part.vmm.mapped.get(one.identity) if vm.part.vmm else HVA + gpa
+        if not hva:
+            return
+        read_only = one.shares.get(name) == "read_only"
+        vm.part.slots[number] = Slot(gpa, one.size, owner, key, read_only=read_only)
+        self.done["slot of another VM's memory"] += owner != name
+        yield slot(number, gpa, one.size, backing=key, backingVM=owner, userspaceAddr=hva,
+                   flags=["readonly"] if read_only else [])
+
+    def set_private_slot(self, name, vm, number, key):
+        one = vm.backings[key]
+        if one.binder is not vm.part.vmm:
+            return
+        vm.part.slots[number] = Slot(number << 30, one.size, name, key, private=True)
+        self.done["slot of a guest_memfd"] += 1
+        yield slot(number, number << 30, one.size, flags=["guest_memfd"], guestMemfd=key,
+                   userspaceAddr=vm.part.vmm.reserved + number * RESERVED)
 
     def set_private(self):
         name, vm = self.vm()
@@ -355,11 +435,12 @@ class Tenant:
     # ---- VMMs ----
 
     def new_vmm(self, name):
-        """It has the VM's memory, or some of it."""
+        """It has the VM's memory, and what it may show of others, or some of it."""
         kinds = {"mapped": {}, "held": {}, "neither": {}}
-        for key, one in self.model[name].backings.items():
-            kind = self.random.choice(["mapped", "mapped", "held", "neither"])
-            kinds[kind][one.inode] = self.client.call("OpenBacking", vm=name, backing=key).fd
+        for owner, key in self.to_show(name):
+            one = self.model[owner].backings[key]
+            kind = "held" if one.binder else self.random.choice(["mapped", "mapped", "held", "neither"])
+            kinds[kind][one.identity] = self.client.call("OpenBacking", vm=owner, backing=key).fd
         vmm = VMM(kinds["mapped"], kinds["held"])
         self.client.close_fds()
         self.vmms.append(vmm)
@@ -371,11 +452,19 @@ class Tenant:
     def attach(self):
         # Slots that were declared before are of addresses that no VMM has.
         name, vm = self.vm(lambda vm: vm.state != "attached" and not vm.part.slots)
-        if not vm:
+        if not vm or self.is_held_by_others(vm):
             return None
         vm.part.vmm = vm.stray or self.new_vmm(name)
         vm.state, vm.stray = "attached", None
         return self.with_pidfd("AttachVM", name, vm.part.vmm)
+
+    def is_held_by_others(self, vm):
+        """The fence lets nobody in while others have the memory, but for VMMs of VMs that it is shared with."""
+        for one in vm.backings.values():
+            allowed = [vm.stray, *(part.vmm for peer in one.shares for part in self.after[peer].parts())]
+            if any(one.identity in vmm.has for vmm in self.vmms if vmm not in allowed):
+                return True
+        return False
 
     def name_successor(self):
         name, vm = self.vm(lambda vm: vm.state == "attached" and not vm.outgoing and not vm.successor)
@@ -413,6 +502,7 @@ class Tenant:
             return self.end_either_vmm(vm)
         vmm, vm.stray, vm.successor = vm.part.vmm, vm.successor, None
         vm.part, vm.state = Part(), "retained"
+        vm.part_with(vmm)
         if vm.policy != "retain":
             self.forget(name)
             self.end_vmms_but([vmm])
@@ -425,6 +515,7 @@ class Tenant:
         if ended is vm.part:
             vm.part = vm.outgoing
         vm.outgoing = None
+        vm.part_with(ended.vmm)
         return self.end(ended.vmm)
 
     def end_vmms_but(self, others=()):
@@ -447,10 +538,36 @@ class Tenant:
 def fill(fd, data):
     """All pages are in memory, and either end has the data."""
     memory.populate(fd)
-    memory.write(fd, data)
-    memory.write(fd, data, os.fstat(fd).st_size - len(data))
+    if data:
+        memory.write(fd, data)
+        memory.write(fd, data, os.fstat(fd).st_size - len(data))
 
 
-OPERATIONS = ("register", "register", "unregister", "allocate", "allocate", "allocate", "adopt", "release", "release",
+def guest_memfd(size):
+    """A guest_memfd, and whether it can be mapped. It keeps its VM of KVM."""
+    for flags in (memory.GUEST_MEMFD_MMAP | memory.GUEST_MEMFD_INIT_SHARED, 0):
+        try:
+            fd, vm = memory.guest_memfd(size, flags)
+        except OSError:
+            if flags == 0:
+                raise
+        else:
+            os.close(vm)
+            return fd, flags != 0
+
+
+def has_guest_memfd():
+    try:
+        os.close(guest_memfd(PAGE)[0])
+        return True
+    except OSError:
+        return False
+
+
+HAS_GUEST_MEMFD = has_guest_memfd()
+
+
+OPERATIONS = ("register", "register", "unregister", "allocate", "allocate", "allocate", "adopt",
+              "adopt_private", "release", "release",
               "share", "reclaim", "set_slots", "set_slots", "set_private", "attach", "attach", "name_successor",
               "take_over", "end_successor", "end_vmm")
