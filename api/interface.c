@@ -213,6 +213,55 @@ static SD_VARLINK_DEFINE_METHOD(
                 OUTPUT(fileDescriptor, INT, 0));
 
 static SD_VARLINK_DEFINE_METHOD(
+                CreateClaim,
+                DOC("The VM that owns the backings."),
+                INPUT(vm, STRING, 0),
+                DOC("The names of 1 to 253 backings. If not given: all that the VM has now, but no guest_memfd, for no other VMM can bind one."),
+                INPUT(backings, STRING, ARRAY | OPTIONAL),
+                DOC("What the file descriptors shall do; read_write if not given. A guest_memfd has no read-only form."),
+                INPUT_OF(access, Access, OPTIONAL),
+                DOC("For how long, in microseconds: 1 to one day; 5 minutes if not given."),
+                INPUT(lifetimeUSec, INT, OPTIONAL),
+                DOC("What the claim is called: for ListClaims, DeleteClaim, events and logs. It is no secret, and opens nothing."),
+                OUTPUT(claim, STRING, 0),
+                DOC("The token: who has it gets the memory. privmemd keeps its SHA-256 alone, so nobody is told it again."),
+                OUTPUT(token, STRING, 0),
+                DOC("CLOCK_REALTIME, microseconds: when the claim ends by itself."),
+                OUTPUT(expiresUSec, INT, 0),
+                DOC("Path of the socket on which the claim can be redeemed. Null if privmemd does not know it."),
+                OUTPUT(socket, STRING, OPTIONAL));
+
+static SD_VARLINK_DEFINE_METHOD_FULL(
+                ListClaims,
+                SD_VARLINK_SUPPORTS_MORE,
+                DOC("The VM that owns the backings."),
+                INPUT(vm, STRING, 0),
+                DOC("The claims that can still be redeemed, in order of their creation."),
+                OUTPUT_OF(claims, Claim, ARRAY));
+
+static SD_VARLINK_DEFINE_METHOD(
+                DeleteClaim,
+                DOC("The VM that owns the backings."),
+                INPUT(vm, STRING, 0),
+                DOC("What CreateClaim has called the claim."),
+                INPUT(claim, STRING, 0));
+
+static SD_VARLINK_DEFINE_METHOD(
+                RedeemClaim,
+                DOC("The VM that the claim is for."),
+                INPUT(vm, STRING, 0),
+                DOC("The token that CreateClaim gave."),
+                INPUT(token, STRING, 0),
+                DOC("True: the calling process becomes the VM's VMM as by AttachVM, with all that may refuse it; then the claim stays good. False if not given."),
+                INPUT(attach, BOOL, OPTIONAL),
+                DOC("The VM as it is now."),
+                OUTPUT_OF(vm, VM, 0),
+                DOC("The backings, in the order of the claim, each with its file descriptor."),
+                OUTPUT_OF(backings, RedeemedBacking, ARRAY),
+                DOC("As of AttachVM: processes that privmemd may not look at. Null if there are none."),
+                OUTPUT(unreadable, INT, OPTIONAL));
+
+static SD_VARLINK_DEFINE_METHOD(
                 ReleaseBacking,
                 DOC("The VM."),
                 INPUT(vm, STRING, 0),
@@ -388,6 +437,14 @@ static SD_VARLINK_DEFINE_ERROR(
                 FIELD(vm, STRING, 0),
                 DOC("The name that was given."),
                 FIELD(backing, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(
+                NoSuchClaim,
+                MESSAGE,
+                DOC("The VM."),
+                FIELD(vm, STRING, 0),
+                DOC("What was given."),
+                FIELD(claim, STRING, 0));
+static SD_VARLINK_DEFINE_ERROR(ClaimInvalid, MESSAGE, DOC("The name that was given."), FIELD(vm, STRING, 0));
 static SD_VARLINK_DEFINE_ERROR(
                 NotPermitted,
                 MESSAGE,
@@ -579,6 +636,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(Survival, "Whether a backing outlives one event."),
                 TYPE(Survivals, "What becomes of a backing in each event, as things are now."),
                 TYPE(Backing, "One file of guest memory."),
+                TYPE(Claim, "What somebody may fetch who has its token."),
+                TYPE(RedeemedBacking, "A backing that a claim has given."),
                 TYPE(HoldingProcess, "A process that has memory."),
                 TYPE(Holder, "A process, and what it has of one backing."),
                 TYPE(Slot, "A KVM memslot, as KVM_SET_USER_MEMORY_REGION2 takes it, with files named instead of numbered."),
@@ -607,6 +666,10 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(ShareBacking, "Lets another VM show a backing: a slot of the peer names it by backing and backingVM, which is then no alias, and the peer's owner may open it. The same request again succeeds; another access is NameConflict: reclaim it first. BackingInUse if it is to be for reading only and a slot of the peer shows it without the flag readonly. A guest_memfd cannot be shared."),
                 METHOD(ReclaimBacking, "Takes a share back. BackingInUse while a slot of the peer shows the backing. It ends what the peer may ask for from now on, and not what it has: a file descriptor that was handed out, and every mapping of it, stays good until the peer closes it or the backing is released. Only a VMM that has exited is sure to have none."),
                 METHOD(OpenBacking, "Hands out a file descriptor of a backing, to the VM's owner or to the owner of a VM that it is shared with."),
+                METHOD(CreateClaim, "Makes a token with which any process of this host can fetch file descriptors of the VM's backings, once: so a caller that cannot receive file descriptors, such as a client of REST, can give a VMM its memory. Each call makes another one. A claim ends when it is redeemed, when its time is over, with DeleteClaim, and with its VM or any of its backings; it outlives VMMs, and restarts of privmemd."),
+                METHOD(ListClaims, "Lists the claims of a VM, without their tokens."),
+                METHOD(DeleteClaim, "Ends a claim. What it has given already is not taken back."),
+                METHOD(RedeemClaim, "Gives whoever has the token what the claim is for; the caller needs no other right. Whatever is wrong with VM or token is the one error ClaimInvalid, so that nothing can be found out by trying. The claim is used up as soon as the answer is sent, also if the caller is gone by then. One that has the right to manage by its group alone, and is neither root nor the VM's owner, is NotPermitted: it may make claims for others, and hold no memory itself."),
                 METHOD(ReleaseBacking, "Gives a backing's memory back to the host at once and forgets it. BackingInUse while a slot shows it or the VMM maps it."),
                 METHOD(PunchBacking, "Gives a range of a backing's memory back to the host. The guest reads zeroes there afterwards."),
                 METHOD(ListBackings, "Lists the backings that the caller may see, as ListVMs does, and those that are shared with its VMs."),

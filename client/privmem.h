@@ -77,8 +77,8 @@ int privmem_fd(const privmem *p);
  * json     the error's parameters as a JSON object, such as the verdict with every conflict; NULL if there
  *          are none.
  *
- * Every error of io.privmemd.Memory has one errno: NoSuchVM and NoSuchBacking -ENOENT, NotPermitted -EACCES,
- * NameConflict -EEXIST, InvalidName, InvalidValue and InvalidRange -EINVAL, WrongFds -EBADF, NotMemory
+ * Every error of io.privmemd.Memory has one errno: NoSuchVM, NoSuchBacking and NoSuchClaim -ENOENT, NotPermitted
+ * and ClaimInvalid -EACCES, NameConflict -EEXIST, InvalidName, InvalidValue and InvalidRange -EINVAL, WrongFds -EBADF, NotMemory
  * -EMEDIUMTYPE, NotSealed -EPERM, NoCapacity -ENOSPC, LimitExceeded -EDQUOT, BackingInUse, VMInUse and Fenced -EBUSY,
  * NotSupported -EOPNOTSUPP, SlotRefused and SlotsRefused -ERANGE, HostFailure -EIO. Of the others,
  * InvalidParameter is -EINVAL, PermissionDenied -EACCES, a missing method or interface -EOPNOTSUPP,

@@ -21,6 +21,7 @@ struct Attempt {
         HolderFile *files; /* what is looked for: the VM's backings, in their order */
         size_t n_files;
         HolderScan *scan;
+        ClaimUse use;
         AttachDone done;
         void *userdata;
         TAILQ_ENTRY(Attempt) attempts;
@@ -62,6 +63,21 @@ static int attach(Manager *manager, VM *vm, Process *process, Failure *f) {
                 return r;
         front_publish(manager->front, &(Event) { .kind = EVENT_VM_ATTACHED, .vm = vm, .pid = service_vmm_pid(vm) });
         return 0;
+}
+
+/* What can fail of a redemption comes before the attachment, which cannot be taken back, and the rest behind it. */
+static int attach_and_redeem(Manager *manager, VM *vm, Process *process, const ClaimUse *use, AttachResult *result,
+                             Failure *f) {
+        int r;
+
+        if (use->claim == 0)
+                return attach(manager, vm, process, f);
+        r = claim_open(manager, vm, use, &result->redemption, f);
+        if (r == 0)
+                r = attach(manager, vm, process, f);
+        if (r == 0)
+                claim_use_up(manager, result->redemption, use);
+        return r;
 }
 
 /* ---- the fence ---- */
@@ -155,30 +171,35 @@ static void on_scan_done(int error, HolderReport *report, void *userdata) {
                         r = fail_fenced(&f, attempt->vm->name, report);
         }
         if (r == 0)
-                r = attach(attempt->manager, attempt->vm, &attempt->process, &f);
+                r = attach_and_redeem(attempt->manager, attempt->vm, &attempt->process, &attempt->use, &result, &f);
         finish(attempt, r, &result, &f);
+        redemption_free(result.redemption);
 }
 
 /* ---- */
 
-int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, AttachDone done, void *userdata, bool *ret_later,
-                   Failure *f) {
+/* As service_attach(); *result is set if it is known at once. */
+static int begin(Manager *manager, VM *vm, int pidfd, const ClaimUse *use, AttachDone done, void *userdata,
+                 bool *ret_later, AttachResult *result, Failure *f) {
         _cleanup_(process_done) Process process = { .pidfd = -EBADF };
         Attempt *attempt;
         bool changed;
         int r;
 
         *ret_later = false;
-        r = vmm_open_process(pidfd, vm, peer, &process, f);
+        result->vm = vm;
+        r = vmm_open_process(pidfd, vm, use->uid, &process, f);
         if (r != 0)
                 return r;
         if (vm->state != VM_RETAINED || vm->n_backings == 0)
-                return attach(service, vm, &process, f);
+                return attach_and_redeem(manager, vm, &process, use, result, f);
 
         attempt = calloc(1, sizeof(*attempt));
         if (!attempt)
                 return -ENOMEM;
-        *attempt = (Attempt) { .manager = service, .vm = vm, .process = process, .done = done, .userdata = userdata };
+        *attempt = (Attempt) {
+                .manager = manager, .vm = vm, .process = process, .use = *use, .done = done, .userdata = userdata
+        };
         process.pidfd = -EBADF;
         r = collect_files(attempt, &changed);
         if (r == 0)
@@ -187,9 +208,35 @@ int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, AttachDone d
                 attempt_free(attempt);
                 return r;
         }
-        TAILQ_INSERT_TAIL(&service->attempts, attempt, attempts);
+        TAILQ_INSERT_TAIL(&manager->attempts, attempt, attempts);
         *ret_later = true;
         return 0;
+}
+
+int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, AttachDone done, void *userdata, bool *ret_later,
+                   Failure *f) {
+        AttachResult result = {};
+
+        return begin(service, vm, pidfd, &(ClaimUse) { .uid = peer }, done, userdata, ret_later, &result, f);
+}
+
+void attach_with_claim(Manager *manager, VM *vm, int pidfd, const ClaimUse *use, AttachDone done, void *userdata) {
+        AttachResult result = {};
+        Failure f = {};
+        bool later;
+        int r;
+
+        r = begin(manager, vm, pidfd, use, done, userdata, &later, &result, &f);
+        if (r == 0 && later)
+                return;
+        done(r, &result, &f, userdata);
+        redemption_free(result.redemption);
+}
+
+/* A claim goes with its VM. */
+static int fail_gone(const Attempt *attempt, Failure *f) {
+        return attempt->use.claim > 0 ? fail_claim_invalid(f, attempt->vm->name) :
+                                        fail_no_such_vm(f, attempt->vm->name);
 }
 
 void attempts_end(Manager *manager, const VM *vm) {
@@ -200,6 +247,6 @@ void attempts_end(Manager *manager, const VM *vm) {
 
                 next = TAILQ_NEXT(attempt, attempts);
                 if (!vm || attempt->vm == vm)
-                        finish(attempt, vm ? fail_no_such_vm(&f, vm->name) : -ESHUTDOWN, /* result= */ NULL, &f);
+                        finish(attempt, vm ? fail_gone(attempt, &f) : -ESHUTDOWN, /* result= */ NULL, &f);
         }
 }

@@ -100,6 +100,7 @@ uint64_t custody_drop(Service *service, Backing *backing, EndReason reason) {
         STEP("leave.punched");
         while (backing->n_shares > 0)
                 custody_unshare(service, backing, backing->shares[0].vm);
+        claims_end_with(service, backing, reason);
         front_publish(service->front, &(Event) { .kind = EVENT_BACKING_RELEASED,
                                                  .vm = backing->vm,
                                                  .backing = backing,

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* VMs that are retained for a time. The time is in the VM itself, by the clock that nobody sets; here is one timer, for
- * the first of them. */
+/* VMs that are retained for a time, and claims. The time is in the object itself, by the clock that nobody sets; here is
+ * one timer, for the first of them. */
 
 #include <string.h>
 #include <time.h>
 
 #include "manager-private.h"
 
-static uint64_t now_usec(void) {
+uint64_t manager_now_usec(void) {
         struct timespec now;
 
         clock_gettime(CLOCK_BOOTTIME, &now);
@@ -34,11 +34,14 @@ static void expire(Manager *manager, VM *vm) {
 
 static int on_expiry(sd_event_source *source, uint64_t usec, void *userdata) {
         Manager *manager = userdata;
-        uint64_t now = now_usec();
+        uint64_t now = manager_now_usec();
+        Claim *claim;
         VM *vm;
 
         (void) source;
         (void) usec;
+        while ((claim = registry_first_claim_to_expire(manager->registry)) && claim->expires_usec <= now)
+                claim_expire(manager, claim);
         while ((vm = registry_first_to_expire(manager->registry)) && vm->retained_until_usec <= now)
                 expire(manager, vm);
         manager_watch_expiry(manager);
@@ -54,23 +57,29 @@ int manager_expiry_open(Manager *manager) {
 }
 
 void manager_watch_expiry(Manager *manager) {
-        const VM *first = registry_first_to_expire(manager->registry);
+        const VM *vm = registry_first_to_expire(manager->registry);
+        const Claim *claim = registry_first_claim_to_expire(manager->registry);
+        uint64_t first = UINT64_MAX;
         int r;
 
-        if (!first)
+        if (vm)
+                first = vm->retained_until_usec;
+        if (claim && claim->expires_usec < first)
+                first = claim->expires_usec;
+        if (first == UINT64_MAX)
                 return;
-        r = sd_event_source_set_time(manager->expiry, first->retained_until_usec);
+        r = sd_event_source_set_time(manager->expiry, first);
         if (r >= 0)
                 r = sd_event_source_set_enabled(manager->expiry, SD_EVENT_ONESHOT);
         if (r < 0)
-                fprintf(stderr, "privmemd: no timer for VM %s, which stays until it is unregistered: %s\n",
-                        first->name, strerror(-r));
+                fprintf(stderr, "privmemd: no timer for what is kept for a time, and stays longer: %s\n",
+                        strerror(-r));
 }
 
 void manager_retain(Manager *manager, VM *vm) {
         if (vm->retain_usec == 0)
                 return;
-        vm_set_retained_until(vm, now_usec() + vm->retain_usec);
+        vm_set_retained_until(vm, manager_now_usec() + vm->retain_usec);
         (void) record_retained(keeper_records(&manager->keeper), vm);
         manager_watch_expiry(manager);
 }

@@ -11,7 +11,9 @@
  *  - an exit of a VMM is seen by manager_vmm_exited(), which retains the VM or ends it; when the time that it is retained
  *    for runs out, manager_watch_expiry()'s timer ends it;
  *  - a backing comes into custody by custody_enter() and leaves it by custody_leave();
- *  - a share is given by service_share() and taken back by service_reclaim(). */
+ *  - a share is given by service_share() and taken back by service_reclaim();
+ *  - a claim is made by service_create_claim(), and ends in claim_use_up(), service_delete_claim(), claim_expire(), or
+ *    with a backing in claims_end_with(). */
 
 #include "core/backing.h"
 #include "core/cleanup.h"
@@ -39,7 +41,7 @@ struct Service {
         uint64_t next_mm_id;
         AdviceFacts advice;
         uint64_t advice_looked_up; /* CLOCK_MONOTONIC, µs; 0: not yet */
-        sd_event_source *expiry;   /* when the next VM ends that is retained for a time */
+        sd_event_source *expiry;   /* when the next VM that is retained for a time ends, or the next claim */
 };
 
 /* ---- custody: manager-backing.c ---- */
@@ -69,19 +71,46 @@ uint64_t manager_drop_vm(Manager *manager, VM *vm, EndReason reason);
 /* Every exit of a VMM comes here. The VM may be gone afterwards. */
 void manager_vmm_exited(Manager *manager, VM *vm, pid_t pid);
 
+/* ---- claims: manager-claim.c ---- */
+
+/* A claim that is about to be redeemed, and by whom. */
+typedef struct ClaimUse {
+        uint64_t claim; /* its id; 0: none */
+        uid_t uid;
+        pid_t pid;
+} ClaimUse;
+
+/* Opens what the claim is for, if it is still good: API_E_ClaimInvalid, or why it cannot be opened. */
+int claim_open(Manager *manager, VM *vm, const ClaimUse *use, Redemption **ret, Failure *f);
+/* The claim, whose redemption is open, is gone when this returns, and everybody is told. */
+void claim_use_up(Manager *manager, const Redemption *redemption, const ClaimUse *use);
+/* Closes what nobody has taken. Accepts NULL, returns NULL. */
+Redemption *redemption_free(Redemption *redemption);
+/* Its time is over. */
+void claim_expire(Manager *manager, Claim *claim);
+/* The backing is about to go, and with it every claim to it, which the ledger knows already. */
+void claims_end_with(Manager *manager, const Backing *backing, EndReason reason);
+
 /* ---- attaching: manager-attach.c ---- */
+
+/* service_attach(), and the claim is used up with it; done is called once, now or later. */
+void attach_with_claim(Manager *manager, VM *vm, int pidfd, const ClaimUse *use, AttachDone done, void *userdata);
 
 /* Ends all attempts to attach to the VM, which is about to go; NULL: all there are, for privmemd is. */
 void attempts_end(Manager *manager, const VM *vm);
 
-/* ---- VMs that are retained for a time: manager-expiry.c ---- */
+/* ---- what ends by itself: VMs that are retained for a time, and claims: manager-expiry.c ---- */
+
+/* CLOCK_BOOTTIME, µs. */
+uint64_t manager_now_usec(void);
 
 /* Makes the timer, which is off at first. */
 int manager_expiry_open(Manager *manager);
 /* Begins the time of a VM that is retained for one, and records it, for the caller to commit; of another it does
  * nothing. */
 void manager_retain(Manager *manager, VM *vm);
-/* Sets the timer to the first that ends. To be called when a VM is retained; one that is no more costs a needless look. */
+/* Sets the timer to the first that ends. To be called when a VM is retained or a claim is made; one that is no more costs
+ * a needless look. */
 void manager_watch_expiry(Manager *manager);
 /* A backing that a slot of another VM shows, or NULL; *ret_peer is that VM. */
 Backing *manager_shown_elsewhere(VM *vm, VM **ret_peer);

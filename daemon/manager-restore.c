@@ -231,6 +231,7 @@ static void lose_backings(Restoring *restoring) {
                         restoring->lost_backings++;
                         front_publish(restoring->manager->front,
                                       &(Event) { .kind = EVENT_BACKING_LOST, .vm = vm, .backing = backing });
+                        claims_end_with(restoring->manager, backing, END_NONE);
                         backing_lose(backing);
                 }
 }

@@ -125,6 +125,7 @@ struct Stream {
         uint64_t from;     /* where the next one may begin, in that range, of as_id; with in_vm */
         bool greeted;      /* a subscriber has had its first message */
         uint64_t sequence; /* of the last event that was sent or passed over */
+        uint64_t claim;    /* the last one that was sent */
         TAILQ_ENTRY(Stream) streams;
 };
 

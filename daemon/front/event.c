@@ -7,6 +7,7 @@
 #include "front/event.h"
 #include "front/format.h"
 #include "front/tally.h"
+#include "front/words.h"
 
 static const char *const kinds[] = {
         [EVENT_SUBSCRIBED] = "subscribed",
@@ -29,6 +30,10 @@ static const char *const kinds[] = {
         [EVENT_SLOT_DELETED] = "slot_deleted",
         [EVENT_ALIAS_REPORTED] = "alias_reported",
         [EVENT_SLOT_REFUSED] = "slot_refused",
+        [EVENT_CLAIM_CREATED] = "claim_created",
+        [EVENT_CLAIM_REDEEMED] = "claim_redeemed",
+        [EVENT_CLAIM_EXPIRED] = "claim_expired",
+        [EVENT_CLAIM_DELETED] = "claim_deleted",
 };
 _Static_assert(ELEMENTSOF(kinds) == _EVENT_KIND_MAX, "an EventKind has no word");
 
@@ -49,6 +54,7 @@ typedef struct Record {
         uid_t owner, peer_owner; /* who may see it; the same uid if there is no peer VM */
         bool has_slot, has_peer, has_freed;
         uid_t peer;
+        uint64_t claim; /* its id, or 0 */
         pid_t pid;
         uint64_t freed;
         EndReason reason;
@@ -124,6 +130,7 @@ void event_log_record(EventLog *log, const Event *event) {
         record->peer = event->peer ? *event->peer : 0;
         record->has_freed = event->freed != NULL;
         record->freed = event->freed ? *event->freed : 0;
+        record->claim = event->claim ? event->claim->id : 0;
         record->pid = event->pid;
         record->reason = event->reason;
         record->access = event->access;
@@ -150,6 +157,7 @@ uint64_t event_log_count(const EventLog *log) {
 
 static int format_record(const Record *record, uint64_t sequence, sd_json_variant **ret) {
         _cleanup_(sd_json_variant_unrefp) sd_json_variant *slot = NULL;
+        ClaimWord claim;
         int r;
 
         if (record->has_slot) {
@@ -169,6 +177,8 @@ static int format_record(const Record *record, uint64_t sequence, sd_json_varian
                                              SD_JSON_BUILD_VARIANT(record->verdict)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->access != NULL, "access", SD_JSON_BUILD_STRING(record->access)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->peer_vm[0] != 0, "peer", SD_JSON_BUILD_STRING(record->peer_vm)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->claim > 0, "claim",
+                                             SD_JSON_BUILD_STRING(claim_word(record->claim, claim))),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_peer, "peerUID", SD_JSON_BUILD_UNSIGNED(record->peer)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->pid > 0, "pid", SD_JSON_BUILD_UNSIGNED((uint64_t) record->pid)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_freed, "freedBytes", SD_JSON_BUILD_UNSIGNED(record->freed)),

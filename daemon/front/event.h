@@ -8,6 +8,7 @@
 
 #include <systemd/sd-json.h>
 
+#include "core/claim.h"
 #include "core/slot.h"
 #include "core/vm.h"
 
@@ -37,10 +38,14 @@ typedef enum EventKind {
         EVENT_SLOT_DELETED,
         EVENT_ALIAS_REPORTED,
         EVENT_SLOT_REFUSED,
+        EVENT_CLAIM_CREATED,
+        EVENT_CLAIM_REDEEMED,
+        EVENT_CLAIM_EXPIRED,
+        EVENT_CLAIM_DELETED,
         _EVENT_KIND_MAX,
 } EventKind;
 
-/* Why a VM or a backing has ended. The order is that of the enum EndReason on the wire. */
+/* Why a VM, a backing or a claim has ended. The order is that of the enum EndReason on the wire. */
 typedef enum EndReason {
         END_NONE, /* it has not */
         END_REQUESTED,
@@ -60,6 +65,7 @@ typedef struct Event {
         const char *access;     /* static */
         const VM *peer_vm;      /* its owner may see the event too */
         const uid_t *peer;
+        const Claim *claim;
         pid_t pid;
         const uint64_t *freed; /* bytes */
         EndReason reason;

@@ -24,6 +24,16 @@ int fail_no_such_backing(Failure *f, const char *vm, const char *backing) {
         return f->error;
 }
 
+int fail_no_such_claim(Failure *f, const char *vm, const char *claim) {
+        *f = (Failure) { .error = API_E_NoSuchClaim, .object = vm, .claim = claim };
+        return f->error;
+}
+
+int fail_claim_invalid(Failure *f, const char *vm) {
+        *f = (Failure) { .error = API_E_ClaimInvalid, .object = vm };
+        return f->error;
+}
+
 int fail_not_permitted(Failure *f, const char *object, uid_t peer) {
         *f = (Failure) { .error = API_E_NotPermitted, .object = object, .peer = peer };
         return f->error;
@@ -256,6 +266,8 @@ static int reply_limit(sd_varlink *link, const Failure *f) {
         } remedies[] = {
                 { "vmsPerUID", "Unregister one first." },
                 { "backingsPerVM", "Release one of the VM first." },
+                { "claimsPerVM", "Delete one of the VM first; each ends by itself in time." },
+                { "claimsPerUID", "Delete one of the owner's VMs first; each ends by itself in time." },
                 { "sharesPerBacking", "Reclaim one of the backing first." },
                 { "privateRangesPerVM",
                   "Declare neighbouring guest addresses alike, so that there are fewer ranges." },
@@ -384,6 +396,18 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                         ("VM %s has no backing %s. Allocate or adopt it first; ListBackings names those that there are.",
                          f->object, safe(f->backing, b)),
                         STRING("vm", f->object), STRING("backing", safe(f->backing, b)));
+        case API_E_NoSuchClaim:
+                return SEND(
+                        link, f,
+                        ("VM %s has no claim %s: it was redeemed, has expired or was deleted. ListClaims names those that there are.",
+                         f->object, safe(f->claim, b)),
+                        STRING("vm", f->object), STRING("claim", safe(f->claim, b)));
+        case API_E_ClaimInvalid:
+                return SEND(
+                        link, f,
+                        ("Nothing of VM %s can be redeemed with this token: it is unknown, used, expired or for another VM. Ask for a new claim.",
+                         safe(f->object, a)),
+                        STRING("vm", safe(f->object, a)));
         case API_E_NotPermitted:
                 return SEND(link, f,
                             ("uid %u may not do this to %s%s: only its owner and root may. Call as one of them.",

@@ -28,6 +28,7 @@ typedef struct Failure {
         bool is_vm;         /* that is the name of a VM */
         const char *backing;
         const char *peer_vm;
+        const char *claim;
         const char *field; /* a parameter, a limit, a feature, an operation, what was found */
         char present[40];  /* NameConflict */
         char requested[40];
@@ -48,6 +49,9 @@ typedef struct Failure {
 /* Each returns API_E_…, positive, for "return fail_…()". */
 int fail_no_such_vm(Failure *f, const char *vm);
 int fail_no_such_backing(Failure *f, const char *vm, const char *backing);
+int fail_no_such_claim(Failure *f, const char *vm, const char *claim);
+/* Whatever is wrong; vm: as it was given. */
+int fail_claim_invalid(Failure *f, const char *vm);
 int fail_not_permitted(Failure *f, const char *object, uid_t peer);
 /* Of a VM, which the message calls one. */
 int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer);

@@ -49,8 +49,7 @@ static uint64_t vm_resident(Service *service, VM *vm) {
         return sum;
 }
 
-/* As the two clocks stand now. */
-static uint64_t boot_to_real_time(uint64_t usec) {
+uint64_t boot_to_real_time(uint64_t usec) {
         return usec_of(CLOCK_REALTIME) + usec - usec_of(CLOCK_BOOTTIME);
 }
 
@@ -61,21 +60,22 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
 
         for (size_t i = 0; i < sizeof(uuid.bytes); i++)
                 uuid.bytes[i] = vm->uuid[i];
-        return sd_json_buildo(
-                ret, STRING("name", vm->name),
-                SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
-                UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
-                STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
-                UNSIGNED_IF(vm->retain_usec > 0, "retainUSec", vm->retain_usec),
-                UNSIGNED_IF(vm->retained_until_usec > 0, "retainedUntilUSec",
-                            boot_to_real_time(vm->retained_until_usec)),
-                BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
-                STRING("aliasPolicy", alias_policy_word(vm->alias_policy)), STRING("type", vm_type_word(vm->type)),
-                UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
-                UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
-                UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing), UNSIGNED("backings", vm->n_backings),
-                UNSIGNED("slots", slot_count(vm)), UNSIGNED("promisedBytes", vm->promised_bytes),
-                UNSIGNED("residentBytes", vm_resident(service, vm)), UNSIGNED("generation", vm->generation));
+        return sd_json_buildo(ret, STRING("name", vm->name),
+                              SD_JSON_BUILD_PAIR_CONDITION(vm->has_uuid, "uuid", SD_JSON_BUILD_UUID(uuid)),
+                              UNSIGNED("ownerUID", vm->owner), STRING("state", vm_state_word(vm->state)),
+                              STRING("exitPolicy", exit_policy_word(vm->exit_policy)),
+                              UNSIGNED_IF(vm->retain_usec > 0, "retainUSec", vm->retain_usec),
+                              UNSIGNED_IF(vm->retained_until_usec > 0, "retainedUntilUSec",
+                                          boot_to_real_time(vm->retained_until_usec)),
+                              BOOLEAN("retainGuestMemfd", vm->retain_guest_memfd),
+                              STRING("aliasPolicy", alias_policy_word(vm->alias_policy)),
+                              STRING("type", vm_type_word(vm->type)), UNSIGNED_IF(pid > 0, "pid", (uint64_t) pid),
+                              UNSIGNED_IF(successor > 0, "successorPID", (uint64_t) successor),
+                              UNSIGNED_IF(outgoing > 0, "outgoingPID", (uint64_t) outgoing),
+                              UNSIGNED("backings", vm->n_backings), UNSIGNED("slots", slot_count(vm)),
+                              UNSIGNED("claims", vm->n_claims), UNSIGNED("promisedBytes", vm->promised_bytes),
+                              UNSIGNED("residentBytes", vm_resident(service, vm)),
+                              UNSIGNED("generation", vm->generation));
 }
 
 static int format_seals(unsigned seals, sd_json_variant **ret) {
@@ -196,6 +196,18 @@ int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_
                 SD_JSON_BUILD_PAIR_CONDITION(backing->kind == BACKING_GUEST_MEMFD, "bindable",
                                              SD_JSON_BUILD_BOOLEAN(!backing_is_orphan(backing))),
                 VARIANT_IF(shares != NULL, "shares", shares), SD_JSON_BUILD_PAIR_VARIANT("survival", survival));
+}
+
+int format_claim(const Claim *claim, sd_json_variant **ret) {
+        char *names[BACKINGS_PER_CLAIM_MAX + 1] = {};
+        ClaimWord word;
+
+        for (size_t i = 0; i < claim->n_backings; i++)
+                names[i] = claim->backings[i]->name;
+        return sd_json_buildo(ret, STRING("claim", claim_word(claim->id, word)), STRING("vm", claim->vm->name),
+                              SD_JSON_BUILD_PAIR_STRV("backings", names),
+                              STRING("access", access_word(claim->read_only)),
+                              UNSIGNED("expiresUSec", boot_to_real_time(claim->expires_usec)));
 }
 
 static int format_flags(uint32_t flags, sd_json_variant **ret) {
@@ -403,6 +415,8 @@ int format_host(const Front *front, Service *service, sd_json_variant **ret) {
         r = sd_json_buildo(
                 &limits, UNSIGNED("vmsPerUID", registry->limits.vms_per_uid),
                 UNSIGNED("backingsPerVM", registry->limits.backings_per_vm),
+                UNSIGNED("claimsPerVM", CLAIMS_PER_VM_MAX), UNSIGNED("claimsPerUID", CLAIMS_PER_UID_MAX),
+                UNSIGNED("backingsPerClaim", BACKINGS_PER_CLAIM_MAX),
                 UNSIGNED("slotsPerAddressSpace", registry->kvm.slots_per_address_space),
                 UNSIGNED("addressSpaces", registry->kvm.address_spaces),
                 UNSIGNED("sharesPerBacking", SHARES_PER_BACKING_MAX), UNSIGNED("aliasesPerSlot", SLOT_ALIASES_MAX),

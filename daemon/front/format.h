@@ -7,6 +7,7 @@
 #include <systemd/sd-json.h>
 
 #include "core/advice.h"
+#include "core/claim.h"
 #include "core/slot.h"
 #include "core/vm.h"
 #include "front/front.h"
@@ -28,6 +29,9 @@ int format_vm(Service *service, VM *vm, sd_json_variant **ret);
 /* For that uid: it sees no more shares than its own, unless it is the owner or root. */
 int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_variant **ret);
 int format_vm_metrics(Service *service, const VM *vm, sd_json_variant **ret);
+int format_claim(const Claim *claim, sd_json_variant **ret);
+/* CLOCK_REALTIME of a CLOCK_BOOTTIME, in microseconds, as the two stand now. */
+uint64_t boot_to_real_time(uint64_t usec);
 int format_slot(const SlotView *view, sd_json_variant **ret);
 /* vm, spec: the slot that was asked for. At most max_conflicts of the conflicts are listed. facts: NULL for no advice. */
 int format_verdict(const VM *vm, const SlotSpec *spec, const Verdict *verdict, size_t max_conflicts,

@@ -356,6 +356,13 @@ Front *front_free(Front *front) {
         return NULL;
 }
 
+bool front_socket_path(const Front *front, char ret[static LISTENER_PATH_SIZE]) {
+        for (size_t i = 0; i < front->n_listeners; i++)
+                if (listener_path(front->listeners[i], ret))
+                        return true;
+        return false;
+}
+
 /* Whoever was there already got no more than a file descriptor, and what was refused changed nothing. */
 static bool is_change(EventKind kind) {
         return kind != EVENT_BACKING_GRANTED && kind != EVENT_SLOT_REFUSED;

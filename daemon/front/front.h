@@ -7,6 +7,7 @@
 #include <systemd/sd-varlink.h>
 
 #include "front/event.h"
+#include "front/listener.h"
 #include "front/service.h"
 
 /* One user may run all VMMs of a host, so the limit of one uid is generous. */
@@ -42,6 +43,8 @@ int front_listen_passed(Front *front, int fd);
 /* Creates the socket; everybody who can reach it may connect, and is judged by uid. */
 int front_listen(Front *front, const char *path, mode_t mode);
 Front *front_free(Front *front);
+/* The path of a socket that we listen on; false if there is none. */
+bool front_socket_path(const Front *front, char ret[static LISTENER_PATH_SIZE]);
 
 /* Records an event and wakes those who wait for it. */
 void front_publish(Front *front, const Event *event);

@@ -100,6 +100,18 @@ Listener *listener_free(Listener *listener) {
         return NULL;
 }
 
+bool listener_path(const Listener *listener, char ret[static LISTENER_PATH_SIZE]) {
+        struct sockaddr_un address = {};
+        socklen_t size = sizeof(address);
+
+        if (getsockname(listener->fd, (struct sockaddr *) &address, &size) < 0 || address.sun_family != AF_UNIX ||
+            address.sun_path[0] != '/')
+                return false;
+        memcpy(ret, address.sun_path, sizeof(address.sun_path));
+        ret[sizeof(address.sun_path)] = '\0';
+        return true;
+}
+
 /* What bind(2) would trip over must be a socket that nobody listens on any more. */
 static int remove_stale(const struct sockaddr_un *address) {
         _cleanup_close_ int fd = -EBADF;

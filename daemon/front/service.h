@@ -8,6 +8,7 @@
  * Return values: 0 done; API_E_…, positive, with the Failure filled; a negative errno, unexpected. */
 
 #include "core/advice.h"
+#include "core/claim.h"
 #include "core/holder.h"
 #include "core/slot.h"
 #include "core/survival.h"
@@ -48,10 +49,23 @@ int service_register(Service *service, const VMSpec *spec, VM **ret, bool *ret_c
 pid_t service_successor_pid(const VM *vm);
 /* Names the process behind pidfd (borrowed), which may take over then; negative: nobody. peer: the uid of the caller. */
 int service_hand_over(Service *service, VM *vm, int pidfd, uid_t peer, Failure *f);
-/* What an attempt to attach has come to. */
+/* What a claim has given; it is used up. */
+typedef struct Redemption {
+        VM *vm;
+        uint64_t claim;
+        bool read_only;
+        size_t n_grants;
+        struct {
+                const Backing *backing;
+                int fd;
+        } grants[]; /* whoever takes an fd leaves a negative one */
+} Redemption;
+
+/* What an attempt to attach, or to redeem, has come to. */
 typedef struct AttachResult {
         VM *vm;
-        size_t unreadable; /* processes that could not be looked at: each may have the memory */
+        size_t unreadable;      /* processes that could not be looked at: each may have the memory */
+        Redemption *redemption; /* the manager's; NULL if there was no claim */
 } AttachResult;
 
 /* Tells what was not known at once: 0, API_E_… or a negative errno, as below. All is borrowed; result is NULL if there
@@ -62,6 +76,25 @@ typedef void (*AttachDone)(int r, const AttachResult *result, const Failure *f, 
  * caller. On 0 *ret_later says whether that is still to be found out: done is called then, from the event loop. */
 int service_attach(Service *service, VM *vm, int pidfd, uid_t peer, AttachDone done, void *userdata, bool *ret_later,
                    Failure *f);
+/* ---- claims: manager-claim.c ---- */
+
+/* Of the spec, id, digest and expiry are not looked at. token is nowhere else. peer: the uid of the caller. */
+int service_create_claim(Service *service, VM *vm, const ClaimSpec *spec, uint64_t lifetime_usec, uid_t peer,
+                         Claim **ret, char token[static CLAIM_TOKEN_LENGTH + 1], Failure *f);
+void service_delete_claim(Service *service, Claim *claim);
+
+typedef struct RedeemRequest {
+        const char *vm, *token; /* as they were given */
+        int pidfd;              /* of the process to attach, borrowed; negative: none */
+        uid_t uid;              /* who redeems */
+        pid_t pid;              /* for people; 0: not known */
+} RedeemRequest;
+
+/* Calls done once: before it returns, or from the event loop. */
+void service_redeem(Service *service, const RedeemRequest *request, AttachDone done, void *userdata);
+
+/* ---- */
+
 /* Releases all backings and frees the VM. */
 int service_unregister(Service *service, VM *vm, uint64_t *ret_freed, Failure *f);
 

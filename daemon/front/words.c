@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/cleanup.h"
@@ -241,4 +243,20 @@ const char *survival_reason_word(SurvivalReason reason) {
 
 const char *survival_reason_sentence(SurvivalReason reason) {
         return survival_reasons[reason].sentence;
+}
+
+const char *claim_word(uint64_t id, ClaimWord buffer) {
+        snprintf(buffer, sizeof(ClaimWord), "c%" PRIu64, id);
+        return buffer;
+}
+
+/* One spelling for each: what the number is spelt as again. */
+uint64_t claim_id_of(const char *word) {
+        ClaimWord again;
+        uint64_t id;
+
+        if (word[0] != 'c')
+                return 0;
+        id = strtoull(word + 1, NULL, 10);
+        return strcmp(claim_word(id, again), word) == 0 ? id : 0;
 }

@@ -34,6 +34,12 @@ const char *custody_word(Custody custody);
 const char *survival_reason_word(SurvivalReason reason);
 const char *survival_reason_sentence(SurvivalReason reason);
 
+/* What a claim is called, by its id. */
+typedef char ClaimWord[24];
+const char *claim_word(uint64_t id, ClaimWord buffer);
+/* 0 if no claim is called so. */
+uint64_t claim_id_of(const char *word);
+
 /* -1 if the word is none of them; NULL gives the fallback. */
 int backing_kind_of(const char *word, int fallback);
 int numa_policy_of(const char *word, int fallback);

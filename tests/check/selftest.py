@@ -140,7 +140,7 @@ class Records(unittest.TestCase):
         self.assertEqual(list(records.check(self.tree.root)), [])
 
     def test_a_new_type(self):
-        self.assertIn("RECORD_NEW is type 18", self.messages_after(records.ENUM, "_RECORD_TYPE_MAX,",
+        self.assertIn("RECORD_NEW is type 20", self.messages_after(records.ENUM, "_RECORD_TYPE_MAX,",
                                                                    "RECORD_NEW, _RECORD_TYPE_MAX,")[0])
 
     def test_two_types_that_are_exchanged(self):

@@ -57,7 +57,7 @@ class Contract:
         message = parameters["message"]
         if not message.endswith(".") or not message.isprintable():
             raise Breach(f"{error} is no sentence: {message!r}")
-        for field in ("vm", "backing", "peer", "name", "object", "field", "limit", "present", "requested"):
+        for field in ("vm", "backing", "peer", "claim", "name", "object", "field", "limit", "present", "requested"):
             if str(parameters.get(field, "")) not in message:
                 raise Breach(f"{error} does not name its {field}, {parameters[field]}: {message}")
 

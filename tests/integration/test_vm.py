@@ -14,7 +14,7 @@ def test_register_reply(client):
     assert reply == {
         "vm": {"name": "web1", "ownerUID": os.geteuid(), "state": "registered", "exitPolicy": "release",
                "retainGuestMemfd": False, "aliasPolicy": "enforce", "type": "undeclared", "backings": 0, "slots": 0,
-               "promisedBytes": 0, "residentBytes": 0},
+               "claims": 0, "promisedBytes": 0, "residentBytes": 0},
         "created": True}
 
 
@@ -147,6 +147,7 @@ def test_host(client):
     assert host["pageSize"] == os.sysconf("SC_PAGESIZE")
     limits = host["limits"]
     assert limits == {"vmsPerUID": 1024, "backingsPerVM": 256, "slotsPerAddressSpace": 32764,
+                      "claimsPerVM": 64, "claimsPerUID": 1024, "backingsPerClaim": 253,
                       "addressSpaces": limits["addressSpaces"], "sharesPerBacking": 64, "aliasesPerSlot": 256,
                       "privateRangesPerVM": 32768, "slotsPerCall": 4096, "connections": 4096, "connectionsPerUID": 1024,
                       "subscribersPerUID": 64, "holderListsPerUID": 8}

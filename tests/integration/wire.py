@@ -147,7 +147,8 @@ class Client:
             raise Refusal(message["error"], parameters)
         if "." not in method:
             self.contract.check_reply(method, parameters)
-            if len(fds) != ("fileDescriptor" in parameters):
+            carriers = [parameters, *(parameters["backings"] if method == "RedeemClaim" else ())]
+            if len(fds) != sum("fileDescriptor" in carrier for carrier in carriers):
                 raise Breach(f"{method} sent {len(fds)} file descriptors with {parameters}")
         return Reply(parameters, fds), message.get("continues", False)
 
