@@ -2,6 +2,8 @@
 
 /* The OpenAPI 3.1 document of REST. */
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/dump.h"
@@ -108,4 +110,29 @@ int dump_openapi(FILE *out) {
         json_close(&j, '}');
         json_close(&j, '}');
         return 0;
+}
+
+/* Line by line, without what indents them. */
+int dump_openapi_header(FILE *out) {
+        char *text = NULL;
+        size_t size;
+        FILE *memory;
+        int r;
+
+        memory = open_memstream(&text, &size);
+        if (!memory)
+                return -errno;
+        r = dump_openapi(memory);
+        if (fclose(memory) != 0)
+                r = -errno;
+        if (r == 0) {
+                fputs("/* Printed by dump from the contract. */\n\nstatic const char openapi_json[] =", out);
+                for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+                        fputs("\n        ", out);
+                        json_quote(out, line + strspn(line, " "));
+                }
+                fputs(";\n", out);
+        }
+        free(text);
+        return r;
 }

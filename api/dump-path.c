@@ -23,6 +23,11 @@ static bool has_body(const RouteRow *route) {
         return route->body != NULL;
 }
 
+/* The path of an ITEM says all of it. */
+static bool has_query(const RouteRow *route) {
+        return !has_body(route) && !is(route->answer, "ITEM");
+}
+
 /* ---- paths ---- */
 
 /* Whether the path has {name}, or {name.member}. */
@@ -104,6 +109,17 @@ static bool is_free_member(const sd_varlink_field *field, const void *userdata) 
         return !is_in_path(route, name);
 }
 
+/* Whether the answer is one VM, or has one. */
+static bool has_etag(const RouteRow *route, const sd_varlink_symbol *method) {
+        const sd_varlink_symbol *vm = find_symbol("VM", SD_VARLINK_STRUCT_TYPE);
+        bool is_one_vm = false;
+
+        for (const sd_varlink_field *field = method->fields; field->field_type; field++)
+                is_one_vm |= field->field_direction == SD_VARLINK_OUTPUT && field->symbol == vm &&
+                             (!(field->field_flags & SD_VARLINK_ARRAY) || is(route->answer, "ITEM"));
+        return is_one_vm && find_field(vm, SD_VARLINK_REGULAR, "generation");
+}
+
 /* ---- parameters ---- */
 
 static void parameter(Json *j, const char *name, size_t length, const char *in, const sd_varlink_symbol *symbol,
@@ -153,7 +169,7 @@ static void parameters(Json *j, const RouteRow *route, const sd_varlink_symbol *
         for (const sd_varlink_field *field = method->fields; field->field_type; field++) {
                 if (field->field_type == _SD_VARLINK_FIELD_COMMENT || field->field_direction != SD_VARLINK_INPUT)
                         continue;
-                if (is(field->name, "dryRun") || (!has_body(route) && is_free(field, route)))
+                if (is(field->name, "dryRun") || (has_query(route) && is_free(field, route)))
                         parameter(j, field->name, strlen(field->name), "query", method, field);
                 if (is(field->name, "ifGeneration"))
                         json_raw(
@@ -230,16 +246,6 @@ static void stream_content(Json *j, const char *type, const char *description, c
         json_close(j, '}');
 }
 
-static bool has_etag(const RouteRow *route, const sd_varlink_symbol *method) {
-        const sd_varlink_symbol *vm = find_symbol("VM", SD_VARLINK_STRUCT_TYPE);
-        bool is_one_vm = false;
-
-        for (const sd_varlink_field *field = method->fields; field->field_type; field++)
-                is_one_vm |= field->field_direction == SD_VARLINK_OUTPUT && field->symbol == vm &&
-                             (!(field->field_flags & SD_VARLINK_ARRAY) || is(route->answer, "ITEM"));
-        return is_one_vm && find_field(vm, SD_VARLINK_REGULAR, "generation");
-}
-
 static void success(Json *j, const char *status, const RouteRow *route, const sd_varlink_symbol *method) {
         const sd_varlink_field *member = route->member ? find_field(method, SD_VARLINK_OUTPUT, route->member) : NULL;
         bool created = is(status, "201"), etag = has_etag(route, method);
@@ -291,9 +297,9 @@ static bool is_error(const RouteRow *route, const ErrorRow *row, unsigned status
                 (status == 422 && openapi_has_verdict(find_symbol(row->name, SD_VARLINK_ERROR))));
 }
 
-static bool has_input(const sd_varlink_symbol *method) {
+static bool has_field(const sd_varlink_symbol *method, sd_varlink_field_direction_t direction) {
         for (const sd_varlink_field *field = method->fields; field->field_type; field++)
-                if (field->field_type != _SD_VARLINK_FIELD_COMMENT && field->field_direction == SD_VARLINK_INPUT)
+                if (field->field_type != _SD_VARLINK_FIELD_COMMENT && field->field_direction == direction)
                         return true;
         return false;
 }
@@ -304,7 +310,7 @@ static size_t problems(Json *j, const RouteRow *route, const sd_varlink_symbol *
 
         if (is_of_http(route, status) && ++n && j)
                 json_ref(j, NULL, "schemas", "Problem");
-        if (status == 422 && has_input(method) && ++n && j)
+        if (status == 422 && has_field(method, SD_VARLINK_INPUT) && ++n && j)
                 json_ref(j, NULL, "schemas", "InvalidParameter");
         for (const ErrorRow *row = error_rows; row->name; row++)
                 if (is_error(route, row, status) && ++n && j)
@@ -358,10 +364,14 @@ static void responses(Json *j, const RouteRow *route, const sd_varlink_symbol *m
         bool may_create = is(route->answer, "REPLY") && find_field(method, SD_VARLINK_OUTPUT, "created");
 
         json_open(j, "responses", '{');
-        if (!is(route->answer, "CREATED"))
+        if (is(route->verb, "DELETE") && !has_field(method, SD_VARLINK_OUTPUT))
+                json_raw(j, "204", "{\"description\": \"Done.\"}");
+        else if (!is(route->answer, "CREATED"))
                 success(j, "200", route, method);
         if (may_create || is(route->answer, "CREATED"))
                 success(j, "201", route, method);
+        if (is(route->verb, "GET") && has_etag(route, method))
+                json_raw(j, "304", "{\"description\": \"The client has it already.\"}");
         for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++)
                 failure(j, route, method, statuses[i]);
         any_failure(j);

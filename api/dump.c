@@ -18,6 +18,7 @@ static const struct {
         { "idl", dump_idl },
         { "manual", dump_manual },
         { "openapi", dump_openapi },
+        { "openapi-header", dump_openapi_header },
         { "rest-fields", dump_rest_fields },
 };
 

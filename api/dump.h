@@ -17,3 +17,6 @@ int dump_rest_fields(FILE *out);
 
 /* The OpenAPI document of REST. */
 int dump_openapi(FILE *out);
+
+/* The same as a C string, openapi_json, for daemon/rest. */
+int dump_openapi_header(FILE *out);
