@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "openapi.h"
 #include "rest/answer.h"
 #include "rest/problem.h"
 
@@ -48,7 +49,7 @@ static const char page_text[] = "privmem-rest " PRIVMEMD_VERSION ": the memory o
 
 struct Pages {
         Upstream *upstream;
-        Resource resources[3];
+        Resource resources[4];
 };
 
 /* One look at privmemd; exchange->state. */
@@ -65,6 +66,12 @@ static void serve_front(Exchange *exchange, const char *type, void *userdata) {
                 exchange_answer_static(exchange, MHD_HTTP_OK, TYPE_HTML, SPAN(page_html));
         else
                 exchange_answer_static(exchange, MHD_HTTP_OK, TYPE_TEXT, SPAN(page_text));
+}
+
+static void serve_openapi(Exchange *exchange, const char *type, void *userdata) {
+        (void) type;
+        (void) userdata;
+        exchange_answer_static(exchange, MHD_HTTP_OK, TYPE_JSON, SPAN(openapi_json));
 }
 
 static void serve_health(Exchange *exchange, const char *type, void *userdata) {
@@ -124,6 +131,7 @@ static void serve_ready(Exchange *exchange, const char *type, void *userdata) {
 int pages_new(Gateway *gateway, Upstream *upstream, Pages **ret) {
         static const char *const page_types[] = { "text/html", "text/plain", NULL };
         static const char *const text_types[] = { "text/plain", NULL };
+        static const char *const json_types[] = { TYPE_JSON, NULL };
         Pages *pages = calloc(1, sizeof(*pages));
 
         if (!pages)
@@ -132,6 +140,7 @@ int pages_new(Gateway *gateway, Upstream *upstream, Pages **ret) {
         pages->resources[0] = (Resource) { .path = "/", .types = page_types, .serve = serve_front };
         pages->resources[1] = (Resource) { .path = "/healthz", .types = text_types, .serve = serve_health };
         pages->resources[2] = (Resource) { .path = "/readyz", .types = text_types, .serve = serve_ready };
+        pages->resources[3] = (Resource) { .path = "/openapi.json", .types = json_types, .serve = serve_openapi };
         for (size_t i = 0; i < COUNT(pages->resources); i++) {
                 pages->resources[i].userdata = pages;
                 gateway_add(gateway, &pages->resources[i]);

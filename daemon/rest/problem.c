@@ -113,7 +113,7 @@ static const ErrorRow *find_row(Span error) {
 static bool has_kernel_errno(Span verdict) {
         Span value;
 
-        return scan_find(verdict, "kernelErrno", &value) && !span_is(value, "null");
+        return scan_find(verdict, "kernelErrno", &value) && !span_is(value, "0");
 }
 
 static bool is_wrong_by_itself(Span parameters) {
