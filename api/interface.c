@@ -397,6 +397,10 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_REQUIRES_MORE,
                 DOC("Send the events after this sequence number first, as far as they are still kept; 0: all since privmemd started. Only new ones if not given."),
                 INPUT(since, INT, OPTIONAL),
+                DOC("Only events of these VMs, or in which they are the peer: 64 names at most. All if not given or empty. They need not exist. A gap is told to everybody."),
+                INPUT(vm, STRING, ARRAY | OPTIONAL),
+                DOC("Only events of these kinds; all if not given or empty."),
+                INPUT_OF(kind, EventKind, ARRAY | OPTIONAL),
                 DOC("The event."),
                 OUTPUT_OF(event, Event, 0));
 

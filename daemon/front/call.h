@@ -126,6 +126,7 @@ struct Stream {
         bool greeted;      /* a subscriber has had its first message */
         uint64_t sequence; /* of the last event that was sent or passed over */
         uint64_t claim;    /* the last one that was sent */
+        uint32_t kinds;    /* of events that a subscriber wants; its work are the names of the VMs */
         TAILQ_ENTRY(Stream) streams;
 };
 

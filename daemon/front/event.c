@@ -59,6 +59,7 @@ typedef struct Record {
         uint64_t freed;
         EndReason reason;
         const char *access;
+        uint64_t first_lost, last_lost; /* EVENT_GAP; first_lost 0: nobody knows */
         sd_json_variant *verdict;
         SlotView slot; /* its names point into the three below */
         Name vm, backing, peer_vm;
@@ -143,8 +144,10 @@ void event_log_record(EventLog *log, const Event *event) {
         copy_slot(record, event);
         if (event->verdict && event->verdict->outcome != OUTCOME_OK &&
             format_verdict(event->vm, event->slot, event->verdict, EVENT_CONFLICTS_MAX, /* facts= */ NULL,
-                           &record->verdict) < 0)
+                           &record->verdict) < 0) {
                 record->kind = EVENT_GAP;
+                record->first_lost = record->last_lost = log->newest;
+        }
 }
 
 uint64_t event_log_newest(const EventLog *log) {
@@ -183,27 +186,60 @@ static int format_record(const Record *record, uint64_t sequence, sd_json_varian
                 SD_JSON_BUILD_PAIR_CONDITION(record->pid > 0, "pid", SD_JSON_BUILD_UNSIGNED((uint64_t) record->pid)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->has_freed, "freedBytes", SD_JSON_BUILD_UNSIGNED(record->freed)),
                 SD_JSON_BUILD_PAIR_CONDITION(record->reason != END_NONE, "reason",
-                                             SD_JSON_BUILD_STRING(reasons[record->reason])));
-}
-
-static int format_bare(EventKind kind, uint64_t sequence, sd_json_variant **ret) {
-        Record record = { .timestamp = usec_of(CLOCK_REALTIME), .kind = kind };
-
-        return format_record(&record, sequence, ret);
+                                             SD_JSON_BUILD_STRING(reasons[record->reason])),
+                SD_JSON_BUILD_PAIR_CONDITION(record->kind == EVENT_GAP && record->first_lost > 0, "firstLost",
+                                             SD_JSON_BUILD_UNSIGNED(record->first_lost)),
+                SD_JSON_BUILD_PAIR_CONDITION(record->kind == EVENT_GAP, "lastLost",
+                                             SD_JSON_BUILD_UNSIGNED(record->last_lost)));
 }
 
 int event_log_hello(const EventLog *log, sd_json_variant **ret) {
-        return format_bare(EVENT_SUBSCRIBED, log->newest, ret);
+        Record record = { .timestamp = usec_of(CLOCK_REALTIME), .kind = EVENT_SUBSCRIBED };
+
+        return format_record(&record, log->newest, ret);
 }
 
-int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_variant **ret) {
+static int format_gap(uint64_t known, uint64_t next, sd_json_variant **ret) {
+        Record record = {
+                .timestamp = usec_of(CLOCK_REALTIME),
+                .kind = EVENT_GAP,
+                .first_lost = known < next ? known + 1 : 0,
+                .last_lost = next,
+        };
+
+        return format_record(&record, next, ret);
+}
+
+int event_kind_of(const char *word) {
+        for (int kind = 0; kind < _EVENT_KIND_MAX; kind++)
+                if (strcmp(kinds[kind], word) == 0)
+                        return kind;
+        return -1;
+}
+
+static bool is_wanted(const Record *record, const EventFilter *filter) {
+        if (record->kind == EVENT_GAP)
+                return true;
+        if (filter->kinds != 0 && !(filter->kinds & UINT32_C(1) << record->kind))
+                return false;
+        for (size_t i = 0; i < sd_json_variant_elements(filter->vms); i++) {
+                const char *name = sd_json_variant_string(sd_json_variant_by_index(filter->vms, i));
+
+                if (strcmp(name, record->vm) == 0 || (record->peer_vm[0] && strcmp(name, record->peer_vm) == 0))
+                        return true;
+        }
+        return !filter->vms;
+}
+
+int event_log_next(const EventLog *log, uid_t uid, const EventFilter *filter, uint64_t *sequence,
+                   sd_json_variant **ret) {
         uint64_t known = *sequence == 0 ? log->first : *sequence, next;
         int r;
 
         /* Too old, or from before a restart; the latter even where the clock has been set back. */
         if (known < forgotten(log) || known > log->newest) {
                 next = known > log->newest ? log->newest : forgotten(log);
-                r = format_bare(EVENT_GAP, next, ret);
+                r = format_gap(known, next, ret);
                 if (r < 0)
                         return r;
                 *sequence = next;
@@ -214,6 +250,8 @@ int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_v
                 const Record *record = &log->records[++*sequence % EVENTS_KEPT];
 
                 if (uid != 0 && uid != record->owner && uid != record->peer_owner)
+                        continue;
+                if (!is_wanted(record, filter))
                         continue;
                 r = format_record(record, *sequence, ret);
                 return r < 0 ? r : 1;

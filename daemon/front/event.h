@@ -82,9 +82,21 @@ void event_log_record(EventLog *log, const Event *event);
 uint64_t event_log_newest(const EventLog *log);
 /* How many there were. */
 uint64_t event_log_count(const EventLog *log);
-/* The next event after *sequence (0: from the first one on) that uid may see (root sees all), as an object of type Event, and sets *sequence to
- * its number. Returns 1; 0 if there is none, with *sequence at the newest; negative errno. Events that have left the
+/* What somebody wants to hear of. Gaps are for everybody. */
+typedef struct EventFilter {
+        uint32_t kinds; /* a bit each; 0: all */
+        sd_json_variant
+                *vms; /* an array of the names of VMs that an event is of, or in which they are the peer; NULL: all */
+} EventFilter;
+_Static_assert(_EVENT_KIND_MAX <= 32, "EventFilter.kinds has a bit for each");
+
+/* -1 if the word is none of them. */
+int event_kind_of(const char *word);
+
+/* The next event after *sequence (0: from the first one on) that uid may see (root sees all) and the filter takes, as an
+ * object of type Event, and sets *sequence to its number. Returns 1; 0 if there is none, with *sequence at the newest; negative errno. Events that have left the
  * ring are answered by one of kind gap. */
-int event_log_next(const EventLog *log, uid_t uid, uint64_t *sequence, sd_json_variant **ret);
+int event_log_next(const EventLog *log, uid_t uid, const EventFilter *filter, uint64_t *sequence,
+                   sd_json_variant **ret);
 /* An event without an object, of kind subscribed. */
 int event_log_hello(const EventLog *log, sd_json_variant **ret);

@@ -273,6 +273,7 @@ static int reply_limit(sd_varlink *link, const Failure *f) {
                   "Declare neighbouring guest addresses alike, so that there are fewer ranges." },
                 { "slotsPerCall", "Set them in several calls." },
                 { "subscribersPerUID", "End one first, by closing its connection." },
+                { "vmsPerSubscription", "Subscribe to fewer VMs, or to all." },
         };
         const char *remedy = "Release something first.";
 

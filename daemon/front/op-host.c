@@ -416,7 +416,9 @@ static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {
                 stream->greeted = true;
                 r = event_log_hello(stream->front->log, &event);
         } else {
-                r = event_log_next(stream->front->log, stream->uid, &stream->sequence, &event);
+                EventFilter filter = { .kinds = stream->kinds, .vms = stream->work };
+
+                r = event_log_next(stream->front->log, stream->uid, &filter, &stream->sequence, &event);
                 if (r == 0)
                         return 0;
         }
@@ -429,21 +431,50 @@ size_t count_subscriptions(Front *front, uid_t uid) {
         return stream_count(front, uid, fill_events);
 }
 
+/* The IDL knows the words already, so an unknown one does not get here. */
+static uint32_t kinds_of(sd_json_variant *words) {
+        uint32_t kinds = 0;
+
+        for (size_t i = 0; i < sd_json_variant_elements(words); i++)
+                kinds |= UINT32_C(1) << event_kind_of(sd_json_variant_string(sd_json_variant_by_index(words, i)));
+        return kinds;
+}
+
+static void forget_vms(void *work) {
+        sd_json_variant_unref(work);
+}
+
 int op_subscribe(Call *call) {
-        uint64_t newest = event_log_newest(call->front->log), since = newest;
-        const sd_json_dispatch_field table[] = {
-                { "since", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, 0, SD_JSON_NULLABLE },
+        struct {
+                uint64_t since;
+                sd_json_variant *vms, *kinds;
+        } p = { .since = event_log_newest(call->front->log) };
+        static const sd_json_dispatch_field table[] = {
+                { "since", _SD_JSON_VARIANT_TYPE_INVALID, sd_json_dispatch_uint64, offsetof(typeof(p), since),
+                  SD_JSON_NULLABLE },
+                { "vm", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(typeof(p), vms),
+                  SD_JSON_NULLABLE },
+                { "kind", SD_JSON_VARIANT_ARRAY, sd_json_dispatch_variant_noref, offsetof(typeof(p), kinds),
+                  SD_JSON_NULLABLE },
                 {},
         };
-        Stream stream = { .fill = fill_events, .subscriber = true };
+        Stream stream = { .fill = fill_events, .subscriber = true, .cleanup = forget_vms };
         Failure f = {};
         int r;
 
-        r = sd_varlink_dispatch(call->link, call->parameters, table, &since);
+        r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
+        if (sd_json_variant_elements(p.vms) > VMS_PER_SUBSCRIPTION_MAX)
+                return failure_reply(call->link, fail_limit(&f, "vmsPerSubscription", VMS_PER_SUBSCRIPTION_MAX), &f);
         if (count_subscriptions(call->front, call->uid) >= SUBSCRIBERS_PER_UID_MAX)
                 return failure_reply(call->link, fail_limit(&f, "subscribersPerUID", SUBSCRIBERS_PER_UID_MAX), &f);
-        stream.sequence = since;
-        return stream_start(call, &stream);
+        stream.sequence = p.since;
+        stream.kinds = kinds_of(p.kinds);
+        if (sd_json_variant_elements(p.vms) > 0)
+                stream.work = sd_json_variant_ref(p.vms);
+        r = stream_start(call, &stream);
+        if (r < 0)
+                forget_vms(stream.work);
+        return r;
 }

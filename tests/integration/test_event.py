@@ -151,12 +151,69 @@ def test_since_another_life_is_a_gap(daemon, client, since):
     gap = next(events)
     assert gap["kind"] == "gap"
     if since is since_before_the_start:
-        assert gap["sequence"] == last - 3
+        assert (gap["sequence"], gap["firstLost"], gap["lastLost"]) == (last - 3, last - 3, last - 3)
         assert [event["vm"] for event in take(events, 3)] == ["a", "b", "c"]
     else:
-        assert gap["sequence"] == last
+        assert (gap["sequence"], gap.get("firstLost"), gap["lastLost"]) == (last, None, last)
     client.register("d")
     assert next(events)["vm"] == "d"
+
+
+def furnish(client):
+    for name in ("web1", "web2", "web3"):
+        client.register(name)
+        client.allocate(vm=name)
+    client.call("ShareBacking", vm="web2", backing="ram0", peer="web1")
+
+
+def told(stream, count):
+    return [(event["kind"], event["vm"]) for event in take(stream, count)]
+
+
+def test_only_some_vms(daemon, client):
+    events = subscribe(daemon.connect(), vm=["web1", "none"])
+    furnish(client)
+    assert told(events, 4) == [("vm_registered", "web1"), ("backing_allocated", "web1"), ("backing_granted", "web1"),
+                               ("backing_shared", "web2")]
+
+
+def test_only_some_kinds(daemon, client):
+    events = subscribe(daemon.connect(), kind=["backing_shared", "vm_registered"])
+    furnish(client)
+    assert told(events, 4) == [*(("vm_registered", name) for name in ("web1", "web2", "web3")),
+                               ("backing_shared", "web2")]
+
+
+def test_only_some_kinds_of_some_vms(daemon, client):
+    furnish(client)
+    events = subscribe(daemon.connect(), since=0, vm=["web3", "web1"], kind=["backing_allocated", "backing_shared"])
+    assert told(events, 3) == [("backing_allocated", "web1"), ("backing_allocated", "web3"),
+                               ("backing_shared", "web2")]
+
+
+def test_empty_filters_are_none(daemon, client):
+    events = subscribe(daemon.connect(), vm=[], kind=[])
+    client.register()
+    assert told(events, 1) == [("vm_registered", "web1")]
+
+
+def test_what_is_filtered_out_is_no_gap(daemon, client, vm):
+    events = subscribe(daemon.connect(), kind=["vm_unregistered"])
+    set_and_delete(client, EVENTS_KEPT)
+    client.call("UnregisterVM", vm="web1")
+    assert told(events, 1) == [("vm_unregistered", "web1")]
+
+
+def test_unknown_kind(client):
+    client.send("Subscribe", {"kind": ["meteor"]}, more=True)
+    with pytest.raises(Refusal, match="InvalidParameter"):
+        client.receive_reply("Subscribe")
+
+
+def test_too_many_vms(client):
+    client.send("Subscribe", {"vm": [f"vm{i}" for i in range(65)]}, more=True)
+    with pytest.raises(Refusal, match="LimitExceeded"):
+        client.receive_reply("Subscribe")
 
 
 @pytest.mark.parametrize("since", [-1, 0.5, "x", []])
@@ -180,6 +237,7 @@ def test_gap_where_events_are_no_longer_kept(daemon, client, vm):
     events = subscribe(daemon.connect(), since=0)
     gap = next(events)
     assert (gap["kind"], gap["sequence"]) == ("gap", before + 100)
+    assert (gap["firstLost"], gap["lastLost"]) == (before, before + 100)
     sequences = [event["sequence"] for event in take(events, EVENTS_KEPT)]
     assert sequences == list(range(before + 101, before + 101 + EVENTS_KEPT))
 
