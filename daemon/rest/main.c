@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "rest/events.h"
 #include "rest/gateway.h"
 #include "rest/http.h"
 #include "rest/listen.h"
@@ -33,6 +34,8 @@ static const char help[] = "privmem-rest [OPTIONS...]\n"
                            "  --group=NAME   Its members may do everything; privmem if not given\n"
                            "  --socket=PATH  Where privmemd is; else $PRIVMEM_SOCKET; else\n"
                            "                 " SOCKET "\n"
+                           "  --heartbeat=SEC\n"
+                           "                 Break the silence of GET /v1/events so often; 15 seconds if not given\n"
                            "  -h --help      Show this help\n"
                            "     --version   Show the version\n";
 
@@ -43,6 +46,7 @@ typedef struct Options {
         const char *group;
         const char *addresses[ADDRESSES_MAX];
         size_t n_addresses;
+        EventsSettings events;
 } Options;
 
 /* All that lives as long as the program. */
@@ -52,20 +56,36 @@ typedef struct Program {
         Upstream *upstream;
         Gateway *gateway;
         Pages *pages;
+        Events *events;
         Http *http;
         Listeners *listeners;
 } Program;
+
+/* 1 to 3600 seconds. */
+static int parse_seconds(const char *text, uint64_t *ret_usec) {
+        unsigned long seconds;
+        char *end;
+
+        errno = 0;
+        seconds = strtoul(text, &end, 10);
+        if (errno != 0 || *end || text[0] < '1' || text[0] > '9' || seconds > 3600)
+                return -EINVAL;
+        *ret_usec = seconds * LOOP_SEC;
+        return 0;
+}
 
 /* 1: go on; 0: done; negative: wrong usage. */
 static int parse_arguments(int argc, char *argv[], Options *ret) {
         enum {
                 OPTION_GROUP = 256,
+                OPTION_HEARTBEAT,
                 OPTION_LISTEN,
                 OPTION_SOCKET,
                 OPTION_VERSION,
         };
         static const struct option options[] = {
                 { "group", required_argument, NULL, OPTION_GROUP },
+                { "heartbeat", required_argument, NULL, OPTION_HEARTBEAT },
                 { "help", no_argument, NULL, 'h' },
                 { "listen", required_argument, NULL, OPTION_LISTEN },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
@@ -78,6 +98,12 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
                 switch (c) {
                 case OPTION_GROUP:
                         ret->group = optarg;
+                        break;
+                case OPTION_HEARTBEAT:
+                        if (parse_seconds(optarg, &ret->events.heartbeat_usec) < 0) {
+                                fprintf(stderr, "privmem-rest: --heartbeat=%s is no number of seconds.\n", optarg);
+                                return -EINVAL;
+                        }
                         break;
                 case OPTION_LISTEN:
                         if (ret->n_addresses == ADDRESSES_MAX) {
@@ -182,6 +208,8 @@ static int make(Program *p, const Options *options) {
                 r = gateway_new(p->upstream, &p->gateway);
         if (r == 0)
                 r = pages_new(p->gateway, p->upstream, &p->pages);
+        if (r == 0)
+                r = events_new(p->loop, p->upstream, p->gateway, &options->events, &p->events);
         if (r == 0) {
                 handler = gateway_handler(p->gateway);
                 r = http_new(p->loop, &http, &handler, &p->http);
@@ -216,6 +244,7 @@ static int listen_somewhere(Program *p, const Options *options) {
 static void unmake(Program *p) {
         listeners_free(p->listeners);
         http_free(p->http);
+        events_free(p->events);
         pages_free(p->pages);
         gateway_free(p->gateway);
         upstream_free(p->upstream);
@@ -243,7 +272,7 @@ static int run(const Options *options) {
 }
 
 int main(int argc, char *argv[]) {
-        Options options = {};
+        Options options = { .events = EVENTS_SETTINGS_DEFAULT };
         int r;
 
         r = parse_arguments(argc, argv, &options);
