@@ -393,6 +393,20 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 NEXT_PAGE);
 
 static SD_VARLINK_DEFINE_METHOD_FULL(
+                ListLedger,
+                SD_VARLINK_SUPPORTS_MORE,
+                DOC("Where the ledger is; none: there is none, and the list is empty."),
+                OUTPUT_OF(custody, Custody, 0),
+                DOC("Of the ledger; 0 if there is none."),
+                OUTPUT(generation, INT, 0),
+                DOC("How far it was written when the list began."),
+                OUTPUT(bytes, INT, 0),
+                DOC("Frames, each one change, that were written by then."),
+                OUTPUT(frames, INT, 0),
+                DOC("What they say, in this order."),
+                OUTPUT_OF(records, LedgerRecord, ARRAY));
+
+static SD_VARLINK_DEFINE_METHOD_FULL(
                 Subscribe,
                 SD_VARLINK_REQUIRES_MORE,
                 DOC("Send the events after this sequence number first, as far as they are still kept; 0: all since privmemd started. Only new ones if not given."),
@@ -657,6 +671,8 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 TYPE(VerdictCount, "How often a rule decided about a slot."),
                 TYPE(MemorySum, "The backings of a VM that are alike."),
                 TYPE(VMMetrics, "What is counted of a VM."),
+                TYPE(LedgerField, "One field of a record."),
+                TYPE(LedgerRecord, "A record of the ledger, or a place where none can be read."),
                 TYPE(Event, "Something that happened."),
 
                 METHOD(GetHost, "What this host can do and how much guest memory it has promised."),
@@ -686,6 +702,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(ListMemory, "Lists what the guest has at its addresses: which slot, which side is live, and how much memory each side takes. A list that costs the kernel much counting comes in several messages; without more it is the error org.varlink.service.ExpectedMore then."),
                 METHOD(GetMetrics, "What privmemd counts of itself, for monitoring."),
                 METHOD(ListMetrics, "Lists what is counted of each VM that the caller may see, for monitoring: less than ListBackings says, and cheaper. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
+                METHOD(ListLedger, "Lists what privmemd has written down to outlive itself, as it lies in the ledger, for people who look for what happened; docs/ledger.md explains it. Records of a ledger may change with a version of privmemd, and so may their fields."),
                 METHOD(Subscribe, "Streams events of the VMs that the caller may see. The first message is an event of kind subscribed."),
 
 #define ERROR(name, errno_value, status, sentence) SD_VARLINK_SYMBOL_COMMENT(sentence), &vl_error_##name,

@@ -16,6 +16,8 @@
 #ifndef LEDGER_SLACK
 #define LEDGER_SLACK (UINT64_C(1) << 20)
 #endif
+/* Whoever reads a frame reads all of it, and damage to one loses all of it. */
+#define SNAPSHOT_FRAME_MAX  (UINT64_C(1) << 20)
 #define STORE_PATIENCE_USEC UINT64_C(10000000)
 /* A message of the bag, and what a start needs besides. */
 #define START_SPARE_FDS     320U
@@ -52,7 +54,7 @@ static int append_frame(Ledger *ledger, const uint8_t *records, size_t size) {
         return r == 0 ? ledger_append(ledger, records, size) : r;
 }
 
-/* The snapshot, a frame for as many whole records as it takes. */
+/* The snapshot, in frames of whole records. */
 static int append_all(Ledger *ledger, const RecordBuffer *records) {
         size_t from = 0, offset = 0, before = 0;
         const void *body;
@@ -60,7 +62,7 @@ static int append_all(Ledger *ledger, const RecordBuffer *records) {
         int r;
 
         while (record_next(records->bytes, records->size, &offset, &head, &body) > 0) {
-                if (offset - from > LEDGER_FRAME_MAX) {
+                if (offset - from > SNAPSHOT_FRAME_MAX && before > from) {
                         r = append_frame(ledger, records->bytes + from, before - from);
                         if (r != 0)
                                 return r;

@@ -37,6 +37,7 @@ typedef struct Verb {
         X(unregister, "VM", "forget a VM and release its backings") \
         X(events, "[--since=SEQUENCE]", "print what happens, until interrupted") \
         X(host, "", "show what the host can do, and its memory") \
+        X(ledger, "", "print what privmemd has written down to outlive itself") \
         X(call, "METHOD [PARAMETERS] [--more]", "call a method with a JSON object, and print the answer") \
         X(run, \
           "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \

@@ -425,7 +425,8 @@ int format_host(const Front *front, Service *service, sd_json_variant **ret) {
                 UNSIGNED("connectionsPerUID", front_settings(front)->connections_per_uid),
                 UNSIGNED("subscribersPerUID", SUBSCRIBERS_PER_UID_MAX),
                 UNSIGNED("vmsPerSubscription", VMS_PER_SUBSCRIPTION_MAX),
-                UNSIGNED("holderListsPerUID", HOLDER_LISTS_PER_UID_MAX));
+                UNSIGNED("holderListsPerUID", HOLDER_LISTS_PER_UID_MAX),
+                UNSIGNED("ledgerListsPerUID", LEDGER_LISTS_PER_UID_MAX));
         if (r < 0)
                 return r;
         return sd_json_buildo(

@@ -13,6 +13,7 @@ enum {
         ANYONE,
         VM_OWNER,
         VM_PEER,
+        ROOT,
 };
 
 typedef struct Operation {
@@ -112,6 +113,8 @@ static int check_call(Call *call, const Operation *operation, Failure *f) {
 
         if (call->n_fds > operation->fds)
                 return fail_wrong_fds(f, call->n_fds, 0, operation->fds);
+        if (operation->right == ROOT)
+                return call->uid == 0 ? 0 : fail_not_permitted(f, operation->method, call->uid);
         if (operation->right == ANYONE)
                 return 0;
         r = check_vm(call, operation->right, f);

@@ -16,6 +16,7 @@
 #define SUBSCRIBERS_PER_UID_MAX  64U
 #define VMS_PER_SUBSCRIPTION_MAX 64U
 #define HOLDER_LISTS_PER_UID_MAX 8U
+#define LEDGER_LISTS_PER_UID_MAX 4U
 #define SLOTS_PER_CALL_MAX       4096U
 
 /* What the administrator may change while we run. */

@@ -153,3 +153,36 @@ int service_scan_holders(Service *service, const HolderFile *files, size_t n_fil
 HolderScan *service_cancel_scan(HolderScan *scan);
 /* Whether the process that was found is the VM's VMM, or the outgoing one. */
 bool service_is_vmm(const VM *vm, const Holder *holder);
+
+/* ---- what is written down: manager-ledger.c ---- */
+
+/* A list of what the ledger says, as it was when the list began, whatever is written meanwhile. */
+typedef struct LedgerList LedgerList;
+
+typedef enum LedgerEntryKind {
+        LEDGER_ENTRY_RECORD,
+        LEDGER_ENTRY_DAMAGED, /* bytes that are no frame, or missing ones, though something was acknowledged there */
+        LEDGER_ENTRY_TORN,    /* the last frame is not whole; it was never acknowledged */
+} LedgerEntryKind;
+
+typedef struct LedgerEntry {
+        LedgerEntryKind kind;
+        uint64_t sequence; /* of the frame */
+        uint64_t offset;   /* in the ledger */
+        uint64_t size;     /* of the body of a record, else of what is damaged or torn */
+        uint64_t n_lost;   /* of what is damaged: frames that are missing */
+        uint16_t type, version;
+        const void *body; /* valid until the next call */
+} LedgerEntry;
+
+typedef struct LedgerSummary {
+        uint64_t generation; /* 0: there is no ledger, and the list is empty */
+        uint64_t size;       /* bytes */
+        uint64_t n_frames;
+} LedgerSummary;
+
+int service_list_ledger(Service *service, LedgerSummary *ret_summary, LedgerList **ret);
+/* 1: *ret is the next one; 0: that was the last. */
+int service_next_in_ledger(LedgerList *list, LedgerEntry *ret);
+/* Accepts NULL, returns NULL. */
+LedgerList *service_close_ledger(LedgerList *list);

@@ -36,7 +36,7 @@ static int send_batch(Stream *stream) {
 
                 r = stream->fill(stream, &message, &last);
                 if (r < 0)
-                        return r;
+                        return sd_varlink_error_errno(stream->link, r);
                 if (!message)
                         return 0;
                 if (last)

@@ -1,13 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Reading goes through a window of the file by pread(2), never through a mapping: a file in the runtime directory may
- * be cut while it is read, and a mapping of it would be SIGBUS then.
- *
- * What a client chose, such as a name, is in records, and must not pass for a frame where a reader looks for the next
- * valid one behind damage. So each file has a random mark with which its frames begin, and a frame whose head is
- * valid is left as a whole: its records are not searched. That makes reading linear too, whatever the file is. */
-
-#include <assert.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,9 +8,8 @@
 #include <sys/uio.h>
 
 #include "core/cleanup.h"
-#include "core/record-buffer.h"
 #include "host/crc32c.h"
-#include "host/ledger.h"
+#include "host/ledger-private.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
@@ -34,54 +25,8 @@
 #endif
 
 enum {
-        HEADERS = 2,
         RESERVE_STEP = 64 * 1024,
-        WINDOW_SIZE = 256 * 1024,
 };
-
-typedef struct Header {
-        char magic[8];
-        uint32_t version, oldest_reader;
-        uint64_t generation;
-        uint64_t mark;
-        uint64_t complete; /* 1 or 0 */
-        uint8_t reserved[20];
-        uint32_t crc; /* of what is before */
-} Header;
-
-typedef struct FrameHead {
-        uint64_t mark;
-        uint64_t generation;
-        uint64_t sequence; /* 0, 1, 2, … in each generation */
-        uint32_t size;     /* bytes of records */
-        uint32_t records_crc;
-        uint32_t head_crc; /* of what is before */
-        uint32_t zero;
-} FrameHead;
-
-static_assert(sizeof(Header) == 64 && offsetof(Header, crc) == 60, "a header is 64 bytes");
-static_assert(sizeof(FrameHead) == 40 && offsetof(FrameHead, head_crc) == 32, "the head of a frame is 40 bytes");
-
-#define FRAMES_AT (HEADERS * sizeof(Header))
-
-struct Ledger {
-        int fd;
-        Header header;
-        bool ready;             /* the end and the next number are known */
-        bool dirty;             /* what is behind the end is not all zero */
-        uint64_t end;           /* of the last valid frame */
-        uint64_t reserved;      /* the file has space up to here */
-        uint64_t next_sequence; /* of the next frame */
-};
-
-/* A part of the file in memory. */
-typedef struct Window {
-        int fd;
-        uint64_t file_size;
-        uint64_t start;
-        size_t size, allocated;
-        uint8_t *bytes;
-} Window;
 
 /* ---- header ---- */
 
@@ -115,24 +60,6 @@ static int write_header(Ledger *ledger, unsigned which) {
         return write_all(ledger->fd, &io, 1, sizeof(Header), which * sizeof(Header));
 }
 
-static int read_at(int fd, void *bytes, size_t size, uint64_t offset, size_t *ret) {
-        size_t done = 0;
-        ssize_t n;
-
-        while (done < size) {
-                n = pread(fd, (uint8_t *) bytes + done, size - done, (off_t) (offset + done));
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                if (n == 0)
-                        break;
-                done += (size_t) n;
-        }
-        *ret = done;
-        return 0;
-}
-
 /* Either copy will do: they differ only in what was written last, and damage to one is harmless. */
 static int read_header(int fd, Header *ret) {
         Header headers[HEADERS];
@@ -141,7 +68,7 @@ static int read_header(int fd, Header *ret) {
         size_t size;
         int r;
 
-        r = read_at(fd, headers, sizeof(headers), 0, &size);
+        r = ledger_read_at(fd, headers, sizeof(headers), 0, &size);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < size / sizeof(Header); i++) {
@@ -282,184 +209,12 @@ uint64_t ledger_size(const Ledger *ledger) {
         return ledger->end;
 }
 
+uint64_t ledger_frames(const Ledger *ledger) {
+        return ledger->next_sequence;
+}
+
 int ledger_fd(const Ledger *ledger) {
         return ledger->fd;
-}
-
-/* ---- reading ---- */
-
-/* Makes [at, at + size) readable; at is a multiple of 8, and so is the address of what is returned. NULL in *ret: the
- * file ends before. */
-static int window_get(Window *window, uint64_t at, size_t size, const uint8_t **ret) {
-        size_t wanted = size > WINDOW_SIZE ? size : WINDOW_SIZE;
-        uint8_t *bytes;
-        int r;
-
-        *ret = NULL;
-        if (at > window->file_size || size > window->file_size - at)
-                return 0;
-        if (at < window->start || at - window->start > window->size || size > window->size - (at - window->start)) {
-                if (wanted > window->allocated) {
-                        bytes = realloc(window->bytes, wanted);
-                        if (!bytes)
-                                return -ENOMEM;
-                        window->bytes = bytes;
-                        window->allocated = wanted;
-                }
-                window->start = at;
-                window->size = 0;
-                r = read_at(window->fd, window->bytes, wanted, at, &window->size);
-                if (r < 0)
-                        return r;
-                if (window->size < size)
-                        return 0;
-        }
-        *ret = window->bytes + (at - window->start);
-        return 0;
-}
-
-/* How much of the file, from at on, is in the window. */
-static size_t window_rest(const Window *window, uint64_t at) {
-        uint64_t end = window->start + window->size;
-
-        return (end < window->file_size ? end : window->file_size) - at;
-}
-
-/* Moves *at to the next place where a frame may begin, or to the end of the file. */
-static int find_mark(Ledger *ledger, Window *window, uint64_t *at) {
-        const uint8_t *bytes;
-        uint64_t word;
-        size_t rest;
-        int r;
-
-        while (*at < window->file_size) {
-                rest = window->file_size - *at;
-                r = window_get(window, *at, rest < sizeof(word) ? rest : sizeof(word), &bytes);
-                if (r < 0)
-                        return r;
-                if (!bytes)
-                        /* It was cut meanwhile. */
-                        break;
-                rest = window_rest(window, *at);
-                for (; rest >= sizeof(word); rest -= sizeof(word), bytes += sizeof(word), *at += sizeof(word)) {
-                        memcpy(&word, bytes, sizeof(word));
-                        if (word == ledger->header.mark)
-                                return 0;
-                        ledger->dirty = ledger->dirty || word != 0;
-                }
-                for (; rest > 0; rest--, bytes++, (*at)++)
-                        ledger->dirty = ledger->dirty || *bytes != 0;
-        }
-        *at = window->file_size;
-        return 0;
-}
-
-static bool head_is_valid(const Ledger *ledger, const FrameHead *head) {
-        return head->head_crc == crc32c(0, head, offsetof(FrameHead, head_crc)) && head->mark == ledger->header.mark &&
-               head->generation == ledger->header.generation && head->zero == 0 && head->size > 0 &&
-               head->size <= LEDGER_FRAME_MAX && head->size % RECORD_ALIGNMENT == 0;
-}
-
-static bool are_records(const void *records, size_t size) {
-        const void *data;
-        size_t offset = 0;
-        RecordHead head;
-        int r;
-
-        do
-                r = record_next(records, size, &offset, &head, &data);
-        while (r > 0);
-        return r == 0;
-}
-
-/* *ret_size: what to go on behind. *ret_records: NULL if the frame is not valid. */
-static int look_at_frame(Ledger *ledger, Window *window, uint64_t at, FrameHead *ret, size_t *ret_size,
-                         const void **ret_records) {
-        const uint8_t *bytes;
-        int r;
-
-        *ret_records = NULL;
-        *ret_size = RECORD_ALIGNMENT;
-        r = window_get(window, at, sizeof(*ret), &bytes);
-        if (r < 0 || !bytes)
-                return r;
-        memcpy(ret, bytes, sizeof(*ret));
-        if (!head_is_valid(ledger, ret))
-                return 0;
-        *ret_size = sizeof(*ret) + ret->size;
-        /* Of a file that was cut within the frame, nothing is behind it, however long the file will be one day. */
-        r = window_get(window, at, *ret_size, &bytes);
-        if (r < 0 || !bytes)
-                return r;
-        bytes += sizeof(*ret);
-        if (ret->sequence >= ledger->next_sequence && ret->sequence < UINT64_MAX &&
-            ret->records_crc == crc32c(0, bytes, ret->size) && are_records(bytes, ret->size))
-                *ret_records = bytes;
-        return 0;
-}
-
-static int hand_out(const void *records, size_t size, LedgerRecord record, void *userdata, LedgerReport *report) {
-        const void *data;
-        size_t offset = 0;
-        RecordHead head;
-        int r = 0;
-
-        while (r == 0 && record_next(records, size, &offset, &head, &data) > 0) {
-                report->records++;
-                r = record(head.type, head.version, data, head.size, userdata);
-        }
-        return r;
-}
-
-static int read_frames(Ledger *ledger, Window *window, LedgerRecord record, void *userdata, LedgerReport *report) {
-        uint64_t at = FRAMES_AT;
-        const void *records;
-        FrameHead head;
-        size_t size;
-        int r;
-
-        for (;;) {
-                r = find_mark(ledger, window, &at);
-                if (r != 0 || at >= window->file_size)
-                        return r;
-                r = look_at_frame(ledger, window, at, &head, &size, &records);
-                if (r != 0)
-                        return r;
-                if (records) {
-                        report->frames++;
-                        report->lost += head.sequence - ledger->next_sequence;
-                        report->damaged_bytes += at - ledger->end;
-                        r = hand_out(records, head.size, record, userdata, report);
-                        if (r != 0)
-                                return r;
-                        ledger->next_sequence = head.sequence + 1;
-                        ledger->end = at + size;
-                }
-                ledger->dirty = !records;
-                at += size;
-        }
-}
-
-int ledger_read(Ledger *ledger, LedgerRecord record, void *userdata, LedgerReport *ret) {
-        Window window = { .fd = ledger->fd };
-        LedgerReport report = {};
-        struct stat st;
-        int r;
-
-        if (fstat(ledger->fd, &st) < 0)
-                return -errno;
-        window.file_size = (uint64_t) st.st_size;
-        ledger->ready = ledger->dirty = false;
-        ledger->end = FRAMES_AT;
-        ledger->next_sequence = 0;
-        r = read_frames(ledger, &window, record, userdata, &report);
-        free(window.bytes);
-        if (r != 0)
-                return r;
-        report.torn = ledger->dirty;
-        ledger->ready = true;
-        *ret = report;
-        return 0;
 }
 
 /* ---- writing ---- */
@@ -542,7 +297,7 @@ int ledger_append(Ledger *ledger, const void *records, size_t size) {
 
         if (!ledger->ready)
                 return -EBUSY;
-        if (size == 0 || size > LEDGER_FRAME_MAX || !are_records(records, size))
+        if (size == 0 || size > LEDGER_FRAME_MAX || !ledger_are_records(records, size))
                 return -EINVAL;
         /* No ledger of ours comes so far. */
         if (ledger->next_sequence == UINT64_MAX)

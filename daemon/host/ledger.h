@@ -53,12 +53,37 @@ bool ledger_is_complete(const Ledger *ledger);
 /* Written by an older privmemd, or by a newer one that lets us read it. */
 bool ledger_is_of_another_version(const Ledger *ledger);
 uint64_t ledger_generation(const Ledger *ledger);
-uint64_t ledger_size(const Ledger *ledger); /* bytes up to the end of the last frame; known after ledger_read() */
-int ledger_fd(const Ledger *ledger);        /* borrowed */
+uint64_t ledger_size(const Ledger *ledger);   /* bytes up to the end of the last frame; known after ledger_read() */
+uint64_t ledger_frames(const Ledger *ledger); /* that have been written, and may be damaged now; known by then too */
+int ledger_fd(const Ledger *ledger);          /* borrowed */
 
 /* Every record of every valid frame in order; data is aligned to 8 bytes and valid during the call. What record()
  * returns ends the reading unless it is 0, and is returned; nothing can be appended then. */
 int ledger_read(Ledger *ledger, LedgerRecord record, void *userdata, LedgerReport *ret);
+
+/* ---- looking at a ledger that goes on being written ---- */
+
+typedef struct LedgerScan LedgerScan;
+
+typedef struct LedgerFrame {
+        uint64_t offset, size; /* in the file, its head included */
+        uint64_t sequence;
+        const void *records; /* valid until the next call */
+        size_t records_size;
+        uint64_t lost;          /* frames whose numbers are missing before it */
+        uint64_t damaged_bytes; /* before it */
+} LedgerFrame;
+
+/* From the first frame up to the last that has been appended by now. The scan has an fd of its own, and does not mind
+ * what becomes of the ledger. -EBUSY: not read yet. */
+int ledger_scan_new(const Ledger *ledger, LedgerScan **ret);
+/* 1: the next frame; 0: there is none, and *ret is what would be the next one, without records: lost and damaged_bytes
+ * are missing before it, and size bytes of a torn one lie there. */
+int ledger_scan_next(LedgerScan *scan, LedgerFrame *ret);
+/* Accepts NULL, returns NULL. */
+LedgerScan *ledger_scan_free(LedgerScan *scan);
+
+/* ---- writing ---- */
 
 /* Makes sure that a frame of this many bytes of records can be appended. It is not added to what was reserved before.
  * LEDGER_E_NO_SPACE. */

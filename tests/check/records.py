@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""docs/ledger.md has every type of record with its number, and every field of its body with its place."""
+"""docs/ledger.md has every type of record with its number, and every field of its body with its place; and each is
+printed by privmemctl ledger."""
 
 import re
 
@@ -10,6 +11,7 @@ DOCUMENT = "docs/ledger.md"
 ENUM = "daemon/core/record.h"
 BODIES = "daemon/core/record-private.h"
 READER = "daemon/core/record-apply.c"
+PRINTER = "daemon/core/record-fields.c"
 SIZES = {"uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "uint64_t": 8}
 COMMENT = re.compile(r"/\*.*?\*/", re.S)
 
@@ -56,6 +58,30 @@ def bodies(text):
     return found
 
 
+def printed(text):
+    """The fields of each type that are printed, as (struct, field); and those of a run."""
+    rows = {name: re.findall(r"ROW\((\w+), (\w+), \w+\)", body)
+            for name, body in re.findall(r"static const Row (\w+)\[\] = \{(.*?)^\};", text, re.S | re.M)}
+    types = {name: rows.get(table, []) for name, table in re.findall(r"\bTYPE\((\w+), (\w+)\)", text)
+             if name != "word"}
+    return types, rows.get("run_rows", [])
+
+
+def check_printed(text, enum, reader, laid_out):
+    """All of them in their order."""
+    types, run = printed(text)
+    wanted = {name: reader.get(name) for name in enum}
+    for name, struct, rows in [*((name, struct, types.get(name)) for name, struct in wanted.items()),
+                               *([("run", "RunBody", run)] if enum else [])]:
+        fields = dict.fromkeys((struct, field.split(".")[0]) for _, size, field in laid_out.get(struct, [])
+                               if size > 0 and not field.startswith("unused"))
+        if rows is None:
+            yield f"{PRINTER}:1: RECORD_{name} is not printed; write TYPE({name}, …), and a ROW for each field"
+        elif rows != list(fields):
+            yield (f"{PRINTER}:1: of {name}, the fields {[field for _, field in rows]} of {rows[0][0] if rows else None} "
+                   f"are printed; its {struct} has {[field for _, field in fields]}")
+
+
 def documented(text):
     """Rows of the tables: of types by name, and of fields by the struct whose table they are in."""
     types, fields, struct = {}, {}, None
@@ -95,6 +121,7 @@ def check(root):
         for row in shown:
             if row not in expected:
                 yield f"{DOCUMENT}:{line}: {struct} has no field {row[2]} of {row[1]} bytes at {row[0]}; see {BODIES}"
+    yield from check_printed(text_of(root, PRINTER), enum, reader, laid_out)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ class Size(unittest.TestCase):
 class Records(unittest.TestCase):
     def setUp(self):
         self.tree = Tree(self)
-        for name in (records.DOCUMENT, records.ENUM, records.BODIES, records.READER):
+        for name in (records.DOCUMENT, records.ENUM, records.BODIES, records.READER, records.PRINTER):
             self.tree.write(name, (HERE.parents[1] / name).read_text(encoding="utf-8"))
 
     def messages_after(self, name, old, new):
@@ -140,8 +140,9 @@ class Records(unittest.TestCase):
         self.assertEqual(list(records.check(self.tree.root)), [])
 
     def test_a_new_type(self):
-        self.assertIn("RECORD_NEW is type 20", self.messages_after(records.ENUM, "_RECORD_TYPE_MAX,",
-                                                                   "RECORD_NEW, _RECORD_TYPE_MAX,")[0])
+        number = len(records.numbers(records.text_of(self.tree.root, records.ENUM))) + 1
+        self.assertIn(f"RECORD_NEW is type {number} ", self.messages_after(records.ENUM, "_RECORD_TYPE_MAX,",
+                                                                            "RECORD_NEW, _RECORD_TYPE_MAX,")[0])
 
     def test_two_types_that_are_exchanged(self):
         found = self.messages_after(records.ENUM, "RECORD_SHARE,\n        RECORD_SHARE_GONE",
@@ -166,6 +167,20 @@ class Records(unittest.TestCase):
     def test_a_field_that_is_gone(self):
         self.assertIn("ShareBody has no field read_only", self.messages_after(
             records.BODIES, "uint8_t read_only, unused[7]", "uint8_t unused[8]")[0])
+
+    def test_a_type_that_is_not_printed(self):
+        self.assertEqual(self.messages_after(records.PRINTER, "TYPE(RETAINED, retained_rows),", ""), [
+            "RECORD_RETAINED is not printed; write TYPE(RETAINED, …), and a ROW for each field"])
+
+    def test_a_field_that_is_not_printed(self):
+        for row, what in (("ROW(IdsBody, was_damaged, BOOL),", "IDS"), ("ROW(RunBody, flags, HEX),", "run")):
+            self.setUp()
+            (found,) = self.messages_after(records.PRINTER, row, "")
+            self.assertIn(f"of {what}, the fields ", found)
+
+    def test_a_type_that_is_printed_as_another_body(self):
+        (found,) = self.messages_after(records.PRINTER, "TYPE(RETAINED, retained_rows),", "TYPE(RETAINED, ids_rows),")
+        self.assertIn("of IdsBody are printed; its RetainedBody has", found)
 
 
 class Format(unittest.TestCase):

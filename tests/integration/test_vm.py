@@ -150,7 +150,8 @@ def test_host(client):
                       "claimsPerVM": 64, "claimsPerUID": 1024, "backingsPerClaim": 253,
                       "addressSpaces": limits["addressSpaces"], "sharesPerBacking": 64, "aliasesPerSlot": 256,
                       "privateRangesPerVM": 32768, "slotsPerCall": 4096, "connections": 4096, "connectionsPerUID": 1024,
-                      "subscribersPerUID": 64, "holderListsPerUID": 8}
+                      "subscribersPerUID": 64, "vmsPerSubscription": 64, "holderListsPerUID": 8,
+                      "ledgerListsPerUID": 4}
     assert limits["addressSpaces"] in (1, 2)
     assert host["features"]["kvm"] == os.access("/dev/kvm", os.R_OK | os.W_OK)
 
