@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* The start after a restart: what the ledger names gets its fds back, and everything is looked at again before the
- * first call is served. */
+ * first call is served.
+ *
+ * A file or a process that could not be looked at is not one that is gone. Where there is no memory or no fd to look
+ * with, the start fails, and the next one has everything. */
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -72,19 +75,19 @@ static int list_wanted(Restoring *r) {
         return 0;
 }
 
-/* Of an fd of the bag, which has held the file since before the ledger named it. */
-static bool is_parked_file_of(const Backing *backing, int fd) {
-        return memory_file_is(fd, backing->dev, backing->ino, backing->size);
-}
-
 /* An fd of a process must be what the ledger says it is. */
-static bool is_file_of(Manager *manager, const Backing *backing, int fd) {
+static int is_file_of(Manager *manager, const Backing *backing, int fd, bool *ret) {
         MemoryIdentity identity;
         const char *found;
+        int r;
 
-        return memory_file_identify(&manager->memory, fd, &identity, &found) == 0 && identity.dev == backing->dev &&
-               identity.ino == backing->ino && identity.kind == backing->kind && identity.size == backing->size &&
+        r = memory_file_identify(&manager->memory, fd, &identity, &found);
+        if (r < 0)
+                return r;
+        *ret = r == 0 && identity.dev == backing->dev && identity.ino == backing->ino &&
+               identity.kind == backing->kind && identity.size == backing->size &&
                (identity.seals & backing->seals) == backing->seals && identity.writable;
+        return 0;
 }
 
 static const VMMIdentity *identity_of(const Wanted *wanted) {
@@ -106,8 +109,10 @@ static int keep_process(Restoring *r, Wanted *wanted, int fd) {
         const VMMIdentity *identity = identity_of(wanted);
         int k;
 
-        if (process_open(fd, &process) != 0 || process.pid != identity->pid ||
-            process.start_time != identity->start_time)
+        k = process_open(fd, &process);
+        if (k < 0)
+                return k;
+        if (k != 0 || process.pid != identity->pid || process.start_time != identity->start_time)
                 return 0;
         k = keeper_keep_fd(&r->manager->keeper, wanted->id, process.pidfd);
         return k < 0 ? k : restore_process(r->manager, wanted, &process);
@@ -127,6 +132,7 @@ static Wanted *find_wanted(Restoring *r, uint64_t id) {
 static int found_in_bag(uint64_t id, int fd, void *userdata) {
         Restoring *restoring = userdata;
         Manager *manager = restoring->manager;
+        bool is_backing = false;
         Wanted *wanted;
         int r = 0;
 
@@ -134,9 +140,14 @@ static int found_in_bag(uint64_t id, int fd, void *userdata) {
         if (id > manager->registry->last_id)
                 manager->registry->last_id = id;
         wanted = find_wanted(restoring, id);
+        /* The bag has held the file since before the ledger named it. */
+        if (wanted && wanted->backing)
+                r = memory_file_is(fd, wanted->backing->dev, wanted->backing->ino, wanted->backing->size, &is_backing);
+        if (r < 0)
+                return r;
         if (wanted && wanted->vm)
                 r = keep_process(restoring, wanted, fd);
-        else if (wanted && is_parked_file_of(wanted->backing, fd)) {
+        else if (is_backing) {
                 r = keeper_keep_fd(&manager->keeper, id, fd);
                 if (r >= 0)
                         custody_restore(wanted->backing, fd);
@@ -161,28 +172,37 @@ static bool is_sought(dev_t dev, ino_t ino, void *userdata) {
         return backing && custody_fd(backing) < 0;
 }
 
-static void found_in_process(int fd, void *userdata) {
+static int found_in_process(int fd, void *userdata) {
+        _cleanup_close_ int found = fd;
         Restoring *restoring = userdata;
-        struct stat st;
         Backing *backing;
+        struct stat st;
+        bool is_backing;
+        int r;
 
-        backing = fstat(fd, &st) >= 0 ? registry_find_file(restoring->manager->registry, st.st_dev, st.st_ino) : NULL;
-        if (!backing || custody_fd(backing) >= 0 || !is_file_of(restoring->manager, backing, fd)) {
-                safe_close(fd);
-                return;
-        }
-        custody_restore(backing, fd);
+        if (fstat(found, &st) < 0)
+                return -errno;
+        backing = registry_find_file(restoring->manager->registry, st.st_dev, st.st_ino);
+        if (!backing || custody_fd(backing) >= 0)
+                return 0;
+        r = is_file_of(restoring->manager, backing, found, &is_backing);
+        if (r < 0 || !is_backing)
+                return r;
+        custody_restore(backing, TAKE_FD(found));
         restoring->report.n_fds++;
+        return 0;
 }
 
 static int seek_process(Restoring *restoring, Wanted *wanted) {
         _cleanup_(process_done) Process process = { .pidfd = -EBADF };
         const VMMIdentity *identity = identity_of(wanted);
+        int r;
 
-        if (retrieve_process(identity->pid, identity->start_time, &process) != 0)
-                return 0; /* it has exited, or may not be looked at */
-        retrieve_files(&process, is_sought, found_in_process, restoring);
-        return restore_process(restoring->manager, wanted, &process);
+        r = retrieve_process(identity->pid, identity->start_time, &process);
+        if (r != 0)
+                return r < 0 ? r : 0;
+        r = retrieve_files(&process, is_sought, found_in_process, restoring);
+        return r < 0 ? r : restore_process(restoring->manager, wanted, &process);
 }
 
 static int seek_in_processes(Restoring *restoring) {

@@ -310,11 +310,13 @@ int memory_file_identify(const MemoryHost *host, int fd, MemoryIdentity *ret, co
         return 0;
 }
 
-bool memory_file_is(int fd, dev_t dev, ino_t ino, uint64_t size) {
+int memory_file_is(int fd, dev_t dev, ino_t ino, uint64_t size, bool *ret) {
         struct stat st;
 
-        return fstat(fd, &st) >= 0 && S_ISREG(st.st_mode) && st.st_dev == dev && st.st_ino == ino &&
-               (uint64_t) st.st_size == size;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        *ret = S_ISREG(st.st_mode) && st.st_dev == dev && st.st_ino == ino && (uint64_t) st.st_size == size;
+        return 0;
 }
 
 int memory_file_open_read_only(int fd, int *ret_fd) {

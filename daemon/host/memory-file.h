@@ -56,9 +56,9 @@ int memory_file_create(const MemoryHost *host, const char *label, const BackingS
 /* MEMORY_E_NOT_MEMORY sets *ret_found to words for what it is instead; static storage. */
 int memory_file_identify(const MemoryHost *host, int fd, MemoryIdentity *ret, const char **ret_found);
 
-/* Whether it is that file. Of an fd that was identified once and kept ever since, so that no other file can have its
+/* *ret: whether it is that file. Of an fd that was identified once and kept ever since, so that no other file can have its
  * identity: its kind, its access and its seals, of which none can be taken away, are not asked for again. */
-bool memory_file_is(int fd, dev_t dev, ino_t ino, uint64_t size);
+int memory_file_is(int fd, dev_t dev, ino_t ino, uint64_t size, bool *ret);
 
 /* A second open file of the same memory that cannot be mapped for writing. The caller owns *ret_fd. */
 int memory_file_open_read_only(int fd, int *ret_fd);

@@ -10,6 +10,11 @@
 #include "core/cleanup.h"
 #include "host/process.h"
 
+/* The end of a file of /proc: that the process has exited is no error. */
+static int end_of(FILE *f, int otherwise) {
+        return ferror(f) && errno != ESRCH ? -errno : otherwise;
+}
+
 /* The line "Pid:" of /proc/self/fdinfo/N is there for pidfds only; it is -1 once the process is reaped and 0 if it
  * is in no pid namespace below ours (kernel/fork.c pidfd_show_fdinfo()). */
 static int pid_of(int pidfd, pid_t *ret) {
@@ -30,7 +35,7 @@ static int pid_of(int pidfd, pid_t *ret) {
                 *ret = pid;
                 return 0;
         }
-        return PROCESS_E_NOT_PIDFD;
+        return end_of(f, PROCESS_E_NOT_PIDFD);
 }
 
 /* The owner of /proc/PID is root for a process that is not dumpable, so ask for the line "Uid:" instead. */
@@ -50,7 +55,7 @@ static int uid_of(pid_t pid, uid_t *ret) {
                         return 0;
                 }
         }
-        return PROCESS_E_GONE;
+        return end_of(f, PROCESS_E_GONE);
 }
 
 /* The name before it may have any character, parentheses and blanks too, but what follows it has none. */
@@ -70,7 +75,7 @@ static int start_time_of(pid_t pid, uint64_t *ret) {
         if (!end ||
             sscanf(end + 1, " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64,
                    ret) != 1)
-                return PROCESS_E_GONE;
+                return end_of(f, PROCESS_E_GONE);
         return 0;
 }
 

@@ -206,7 +206,8 @@ class Session:
         matching = [(vms, kept) for vms in (tenant.after, tenant.model) for kept in self.kept(vms) if found == seen(kept)]
         if matching:
             tenant.lost = set.intersection(*(self.backings(vms) - self.backings(kept) for vms, kept in matching))
-            tenant.may_be_lost = self.backings(tenant.model) | self.backings(tenant.after)
+            tenant.may_be_lost = self.backings(tenant.model) | self.backings(tenant.after) | tenant.parted
+            tenant.parted = set()
             tenant.model = tenant.after = matching[0][1]
             return
         raise Wrong(f"found {found}\nacknowledged {seen(tenant.model)}\nwith the last call {seen(tenant.after)}")

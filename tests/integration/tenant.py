@@ -127,10 +127,6 @@ class VM:
         identity = self.backings[backing].identity
         return any(part.vmm and identity in part.vmm.mapped for part in self.parts())
 
-    def part_with(self, vmm):
-        """No other VMM can bind its guest_memfds."""
-        self.backings = {name: one for name, one in self.backings.items() if not one.binder or one.binder is not vmm}
-
 
 def copy(vms):
     return {name: vm.copy() for name, vm in vms.items()}
@@ -235,6 +231,7 @@ class Tenant:
         self.call = None  # the one that is not answered
         self.allocated = 0  # bytes
         self.vmms = []
+        self.parted = set()  # (VM, name) of guest_memfds that went with their VMM, since the last start
         self.done = collections.Counter()  # kinds of what it has done
 
     def close(self):
@@ -499,10 +496,10 @@ class Tenant:
         if not vm:
             return None
         if vm.outgoing:
-            return self.end_either_vmm(vm)
+            return self.end_either_vmm(name, vm)
         vmm, vm.stray, vm.successor = vm.part.vmm, vm.successor, None
         vm.part, vm.state = Part(), "retained"
-        vm.part_with(vmm)
+        self.part_with(name, vmm)
         if vm.policy != "retain":
             self.forget(name)
             self.end_vmms_but([vmm])
@@ -510,13 +507,20 @@ class Tenant:
             self.leaving.add(name)
         return self.end(vmm)
 
-    def end_either_vmm(self, vm):
+    def end_either_vmm(self, name, vm):
         ended = self.random.choice(vm.parts())
         if ended is vm.part:
             vm.part = vm.outgoing
         vm.outgoing = None
-        vm.part_with(ended.vmm)
+        self.part_with(name, ended.vmm)
         return self.end(ended.vmm)
+
+    def part_with(self, name, vmm):
+        """No other VMM can bind its guest_memfds. A privmemd that has not seen it exit finds them lost."""
+        backings = self.after[name].backings
+        for key in [key for key, one in backings.items() if one.binder is vmm]:
+            del backings[key]
+            self.parted.add((name, key))
 
     def end_vmms_but(self, others=()):
         """Ends those that no VM knows."""

@@ -5,118 +5,24 @@ success; nothing has changed, or everything; no fd is left over; and the next pr
 import errno
 import itertools
 import os
-import subprocess
 
 import pytest
 
 import memory
 from broker import wait_until
-from inject import LIBRARY_MEMORY, OWN_CALLS, OWN_MEMORY, Injector
+from inject import HVA, LIBRARY_MEMORY, OWN_CALLS, OWN_MEMORY, Injector, Session, look
 from memory import MIB, PAGE, slot
-from service_manager import ServiceManager
 from wire import Closed, Refusal
 
 pytestmark = [pytest.mark.plain, pytest.mark.timeout(120),
               pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
 
-HVA = 0x7E0000000000
 ERRORS = [errno.ENOMEM, errno.EMFILE, errno.ENOSPC]
 NTH_MAX = 2000
 ALIKE_FROM, ALIKE_STEP = 60, 29
 # Of a library's failures, of which there are many, so many go without a kill.
 LIBRARY_KILL_EVERY = 8
 GONE = (Closed, BrokenPipeError, ConnectionResetError, TimeoutError)
-PATIENCE = 1  # seconds, for an answer that sd-varlink may not give
-
-
-def look(client):
-    """All that a client can see, but for what a second run has otherwise."""
-    seen = {}
-    for vm in client.vms():
-        name = vm["name"]
-        seen[name] = [vm, *(client.listed(method, vm=name) for method in ("ListBackings", "ListSlots", "ListMemory"))]
-        for backing in seen[name][1]:
-            backing.pop("inode", None)
-    return seen
-
-
-class Session:
-    """A privmemd with something of each kind, and what VMMs there are."""
-
-    def __init__(self, directory, contract, injector):
-        directory.mkdir()
-        self.injector = injector
-        self.manager = ServiceManager(directory, contract)
-        self.processes = {}
-        self.start()
-        self.furnish()
-        # One that has just started has made room for nothing yet.
-        self.restart()
-
-    def start(self):
-        self.manager.start(environment=self.injector.environment, wait=False)
-        self.client = self.manager.daemon.connect()
-        self.client.socket.settimeout(PATIENCE)
-        self.client.call("GetHost")
-
-    def restart(self):
-        self.manager.end()
-        self.start()
-
-    def close(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
-        self.manager.close()
-
-    def process(self, name):
-        if name not in self.processes:
-            self.processes[name] = subprocess.Popen(["sleep", "1000"])
-        return self.processes[name].pid
-
-    def end_process(self, name):
-        process = self.processes.pop(name)
-        process.kill()
-        process.wait()
-
-    def with_process(self, method, vm, name):
-        pidfd = os.pidfd_open(self.process(name))
-        try:
-            self.client.call(method, vm=vm, pidFileDescriptor=0, fds=[pidfd])
-        finally:
-            os.close(pidfd)
-
-    def state(self, vm):
-        return next((one["state"] for one in self.client.listed("ListVMs") if one["name"] == vm), None)
-
-    def furnish(self):
-        client = self.client
-        for vm, policy in [("web1", "retain"), ("web2", "retain"), ("run", "retain"), ("brief", "release"),
-                           ("kept", "retain"), ("old", "retain")]:
-            client.register(vm, exitPolicy=policy)
-            client.allocate("ram0", vm=vm)
-        client.allocate("ram1", size=3 * PAGE)
-        client.call("ShareBacking", vm="web2", backing="ram0", peer="web1", access="read_only")
-        client.call("SetSlot", vm="web1", slot=slot(0, 0, MIB, backing="ram0", userspaceAddr=HVA))
-        client.call("SetMemoryAttributes", vm="web2", guestPhysAddr=MIB, memorySize=2 * MIB, private=True)
-        self.with_process("AttachVM", "run", "runner")
-        self.with_process("AttachVM", "brief", "short")
-        self.with_process("AttachVM", "old", "outgoing")
-        self.with_process("HandOverVM", "old", "incoming")
-        self.with_process("AttachVM", "kept", "first")
-        self.end_process("first")
-        wait_until(lambda: self.state("kept") == "retained")
-
-    def recover(self):
-        """There is a privmemd, and it answers."""
-        self.client.close()
-        if self.manager.daemon.process.poll() is not None:
-            self.manager.settle()
-            self.start()
-            return
-        self.client = self.manager.daemon.connect()
-        self.client.socket.settimeout(PATIENCE)
-        self.client.call("GetHost")
 
 
 # ---- the operations ----
