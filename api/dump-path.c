@@ -286,13 +286,15 @@ static bool is_of_http(const RouteRow *route, unsigned status) {
         case 413:
         case 415:
                 return has_body(route);
+        case 429:
+                return is(route->answer, "EVENTS");
         default:
                 return false;
         }
 }
 
 static bool is_error(const RouteRow *route, const ErrorRow *row, unsigned status) {
-        return method_fails_with(route->method, row->name) &&
+        return method_fails_with(route->method, row->name) && !route_never(route, row->name) &&
                (row->status == status ||
                 (status == 422 && openapi_has_verdict(find_symbol(row->name, SD_VARLINK_ERROR))));
 }
@@ -304,13 +306,31 @@ static bool has_field(const sd_varlink_symbol *method, sd_varlink_field_directio
         return false;
 }
 
+/* Text is always a string, but not each number is one that privmemd takes. */
+static bool may_be_invalid(const RouteRow *route, const sd_varlink_symbol *method) {
+        if (has_body(route) || strchr(route->path, '.'))
+                return true;
+        if (is(route->answer, "EVENTS"))
+                return false;
+        for (const sd_varlink_field *field = method->fields; field->field_type; field++)
+                if (field->field_type == SD_VARLINK_INT && field->field_direction == SD_VARLINK_INPUT &&
+                    (is_in_path(route, field->name) || (has_query(route) && is_free(field, route))))
+                        return true;
+        return false;
+}
+
 /* The schemas of the problem documents with that status. Returns how many; j NULL: only counts. */
 static size_t problems(Json *j, const RouteRow *route, const sd_varlink_symbol *method, unsigned status) {
         size_t n = 0;
 
+        char text[16];
+
+        snprintf(text, sizeof(text), "%u", status);
+        if (route_never(route, text))
+                return 0;
         if (is_of_http(route, status) && ++n && j)
                 json_ref(j, NULL, "schemas", "Problem");
-        if (status == 422 && has_field(method, SD_VARLINK_INPUT) && ++n && j)
+        if (status == 422 && may_be_invalid(route, method) && ++n && j)
                 json_ref(j, NULL, "schemas", "InvalidParameter");
         for (const ErrorRow *row = error_rows; row->name; row++)
                 if (is_error(route, row, status) && ++n && j)

@@ -42,6 +42,13 @@ static const struct {
 #include "api/operations.def"
 };
 
+static const struct {
+        const char *verb, *path, *what;
+} never_rows[] = {
+#define NEVER(verb, path, ...) { #verb, path, #__VA_ARGS__ },
+#include "api/operations.def"
+};
+
 const sd_varlink_symbol *find_symbol(const char *name, sd_varlink_symbol_type_t type) {
         const sd_varlink_interface *interface = &vl_interface_io_privmemd_Memory;
 
@@ -121,6 +128,14 @@ bool method_fails_with(const char *method, const char *error) {
                 return true;
         for (size_t i = 0; i < sizeof(fails_rows) / sizeof(fails_rows[0]); i++)
                 if (strcmp(fails_rows[i].method, method) == 0 && has_word(fails_rows[i].errors, error))
+                        return true;
+        return false;
+}
+
+bool route_never(const RouteRow *route, const char *what) {
+        for (size_t i = 0; i < sizeof(never_rows) / sizeof(never_rows[0]); i++)
+                if (strcmp(never_rows[i].verb, route->verb) == 0 && strcmp(never_rows[i].path, route->path) == 0 &&
+                    has_word(never_rows[i].what, what))
                         return true;
         return false;
 }
