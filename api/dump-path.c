@@ -13,6 +13,8 @@
 #define NDJSON  "application/x-ndjson"
 #define PROBLEM "application/problem+json"
 
+#define TAG "^\"[0-9]+\"$"
+
 static const unsigned statuses[] = { 400, 403, 404, 406, 409, 412, 413, 415, 422, 423, 429, 502, 503, 507 };
 
 static bool is(const char *a, const char *b) {
@@ -163,6 +165,18 @@ static void path_parameters(Json *j, const RouteRow *route, const sd_varlink_sym
         }
 }
 
+static void header_parameter(Json *j, const char *name, const char *description, const char *pattern) {
+        json_open(j, NULL, '{');
+        json_string(j, "name", name);
+        json_string(j, "in", "header");
+        json_string(j, "description", description);
+        json_open(j, "schema", '{');
+        json_string(j, "type", "string");
+        json_string(j, "pattern", pattern);
+        json_close(j, '}');
+        json_close(j, '}');
+}
+
 static void parameters(Json *j, const RouteRow *route, const sd_varlink_symbol *method) {
         json_open(j, "parameters", '[');
         path_parameters(j, route, method);
@@ -172,17 +186,13 @@ static void parameters(Json *j, const RouteRow *route, const sd_varlink_symbol *
                 if (is(field->name, "dryRun") || (has_query(route) && is_free(field, route)))
                         parameter(j, field->name, strlen(field->name), "query", method, field);
                 if (is(field->name, "ifGeneration"))
-                        json_raw(
-                                j, NULL,
-                                "{\"name\": \"If-Match\", \"in\": \"header\", \"description\": \"The ETag that the VM "
-                                "must have.\", \"schema\": {\"type\": \"string\", \"pattern\": \"^\\\"[0-9]+\\\"$\"}}");
+                        header_parameter(j, "If-Match", "The ETag that the VM must have.", TAG);
         }
+        if (is(route->verb, "GET") && has_etag(route, method))
+                header_parameter(j, "If-None-Match", "The ETag of what the client has already.", TAG);
         if (is(route->answer, "EVENTS"))
-                json_raw(
-                        j, NULL,
-                        "{\"name\": \"Last-Event-ID\", \"in\": \"header\", \"description\": \"The same as since, as an "
-                        "EventSource sends it when it connects again.\", \"schema\": {\"type\": \"string\", "
-                        "\"pattern\": \"^[0-9]+$\"}}");
+                header_parameter(j, "Last-Event-ID",
+                                 "The same as since, as an EventSource sends it when it connects again.", "^[0-9]+$");
         json_close(j, ']');
 }
 
