@@ -64,7 +64,7 @@ static void dump_field(FILE *out, const char *method, const char *prefix, const 
         fputs(")\n", out);
 }
 
-/* A part of a path may be a member of an input field, and no deeper. */
+/* A part of a path may be a member of an input field, and no deeper; and no input field has objects in objects. */
 static void dump_members(FILE *out, const char *method, const sd_varlink_field *field) {
         char prefix[64];
 
@@ -79,8 +79,8 @@ int dump_rest_fields(FILE *out) {
 
         fputs("/* Printed by dump from the contract.\n"
               " *\n"
-              " * FIELD(method, name, type, array, nullable, words): one row an input field; a member of one that is an object,\n"
-              " * but no array, has the name \"field.member\". type is BOOL, INT, STRING, FLOAT, ENUM or OBJECT; words are those of\n"
+              " * FIELD(method, name, type, array, nullable, words): one row an input field; a member of one that is an object, or\n"
+              " * an array of them, has the name \"field.member\". type is BOOL, INT, STRING, FLOAT, ENUM or OBJECT; words are those of\n"
               " * an ENUM, with spaces between, else NULL. The rows of a method stand together. */\n\n",
               out);
         for (size_t i = 0; interface->symbols[i]; i++) {
@@ -93,7 +93,7 @@ int dump_rest_fields(FILE *out) {
                             field->field_direction != SD_VARLINK_INPUT)
                                 continue;
                         dump_field(out, symbol->name, "", field);
-                        if (is_of(field, SD_VARLINK_STRUCT_TYPE) && !(field->field_flags & SD_VARLINK_ARRAY))
+                        if (is_of(field, SD_VARLINK_STRUCT_TYPE))
                                 dump_members(out, symbol->name, field);
                 }
         }

@@ -111,9 +111,10 @@ static const ErrorRow *find_row(Span error) {
 
 /* KVM itself would refuse the slot: it is wrong whatever else there is. */
 static bool has_kernel_errno(Span verdict) {
+        uint64_t number;
         Span value;
 
-        return scan_find(verdict, "kernelErrno", &value) && !span_is(value, "0");
+        return scan_find(verdict, "kernelErrno", &value) && scan_uint64(value, &number) && number != 0;
 }
 
 static bool is_wrong_by_itself(Span parameters) {

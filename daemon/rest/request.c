@@ -167,13 +167,13 @@ static int add_path(Mapping *m, Span object) {
 }
 
 /* -1: the path does not say it. */
-static int path_index(const Mapping *m, const char *object, Span member) {
+static int path_index(const Mapping *m, Span object, Span member) {
         const RouteMatch *match = m->input->match;
 
         for (size_t i = 0; i < match->n_values; i++) {
                 Span of = object_of(match->values[i].field);
 
-                if (span_equal(member_of(match->values[i].field), member) && span_equal(of, span_of(object)))
+                if (span_equal(member_of(match->values[i].field), member) && span_equal(of, object))
                         return (int) i;
         }
         return -1;
@@ -212,15 +212,85 @@ static int check_body(Mapping *m, Span *ret) {
         return 0;
 }
 
-static const Field *find_field(const Mapping *m, const char *object, Span member) {
+static const Field *find_field(const Mapping *m, Span object, Span member) {
         char name[128];
         int n;
 
-        if (!object[0])
+        if (object.size == 0)
                 return route_field(m->route, member);
-        n = snprintf(name, sizeof(name), "%s.%.*s", object, (int) (member.size < 100 ? member.size : 100),
-                     member.text);
+        n = snprintf(name, sizeof(name), "%.*s.%.*s", (int) object.size, object.text,
+                     (int) (member.size < 64 ? member.size : 64), member.text);
         return route_field(m->route, (Span) { .text = name, .size = (size_t) n });
+}
+
+static bool is_word(const char *words, Span text) {
+        for (const char *at = words; *at;) {
+                size_t size = strcspn(at, " ");
+
+                if (span_equal(text, (Span) { .text = at, .size = size }))
+                        return true;
+                at += size + (at[size] == ' ');
+        }
+        return false;
+}
+
+/* The JSON library of privmemd is not strict: it takes "1" for 1. */
+static int check_type(Mapping *m, const Field *field, Span key, Span value) {
+        Span word;
+
+        switch (field->type) {
+        case BOOL:
+                if (!span_is(value, "true") && !span_is(value, "false"))
+                        return mistake(m, 422, key, "It must be true or false.");
+                return 0;
+        case INT:
+                return is_number(value) ? 0 : mistake(m, 422, key, "It must be an integer below 2^64.");
+        case STRING:
+                return value.text[0] == '"' ? 0 : mistake(m, 422, key, "It must be a string.");
+        case ENUM:
+                if (!scan_plain_string(value, &word) || !is_word(field->words, word))
+                        return mistake(m, 422, key, "It must be one of: %s.", field->words);
+                return 0;
+        default:
+                return 0;
+        }
+}
+
+static int check_object(Mapping *m, Span object, Span value);
+
+static int check_one(Mapping *m, const Field *field, Span key, Span value) {
+        return field->type == OBJECT ? check_object(m, key, value) : check_type(m, field, key, value);
+}
+
+static int check_member(Mapping *m, Span object, Span key, Span value) {
+        const Field *field = find_field(m, object, key);
+        Span element;
+        Scan scan;
+        int r = 0;
+
+        if (!field)
+                return mistake(m, 422, key, "There is no such parameter.");
+        if (field->is_nullable && span_is(value, "null"))
+                return 0;
+        if (!field->is_array)
+                return check_one(m, field, key, value);
+        if (!scan_open(&scan, value, '['))
+                return mistake(m, 422, key, "It must be an array.");
+        while (r == 0 && scan_element(&scan, &element) > 0)
+                r = check_one(m, field, key, element);
+        return r;
+}
+
+static int check_object(Mapping *m, Span object, Span value) {
+        Span key;
+        Scan scan;
+        int r = 0;
+
+        if (!scan_open(&scan, value, '{'))
+                return mistake(m, 422, object, "It must be an object.");
+        while (r == 0 && scan_member(&scan, &key, &value) > 0)
+                r = check_member(m, object, key, value);
+        return r;
 }
 
 static bool is_condition(Span name) {
@@ -240,14 +310,14 @@ static bool is_fixed(const Mapping *m, Span name) {
 }
 
 /* The members of the body, or of the object in it, that the path has not said already. */
-static int add_body(Mapping *m, const char *object, Span body) {
+static int add_body(Mapping *m, Span object, Span body) {
         Span key, value;
         Scan scan;
 
         if (!scan_open(&scan, body, '{'))
                 return -EBADMSG;
         while (scan_member(&scan, &key, &value) > 0) {
-                int i = path_index(m, object, key);
+                int i = path_index(m, object, key), r;
 
                 if (i >= 0) {
                         Span said = { .text = m->text->text + m->begun[i], .size = m->ended[i] - m->begun[i] };
@@ -256,11 +326,12 @@ static int add_body(Mapping *m, const char *object, Span body) {
                                 return mistake(m, 422, key, "The address says otherwise; leave it out of the body.");
                         continue;
                 }
-                if (!object[0] && (is_condition(key) || is_fixed(m, key)))
+                if (object.size == 0 && (is_condition(key) || is_fixed(m, key)))
                         return mistake(m, 422, key, "It cannot be a member of the body.");
-                if (!find_field(m, object, key))
-                        return mistake(m, 422, key, "There is no such parameter.");
-                if (!object[0] && span_is(key, "ownerUID")) {
+                r = check_member(m, object, key, value);
+                if (r != 0)
+                        return r;
+                if (object.size == 0 && span_is(key, "ownerUID")) {
                         m->has_owner = !span_is(value, "null");
                         if (!m->has_owner)
                                 continue;
@@ -317,13 +388,13 @@ static int add_path_and_body(Mapping *m) {
                 r = add_path(m, object);
                 add_fixed(m, object, /* is_inside= */ true);
                 if (r == 0 && m->route->body && m->route->body[0])
-                        r = add_body(m, m->route->body, body);
+                        r = add_body(m, object, body);
                 text_add(m->text, "}", 1);
                 m->is_first = false;
         }
         add_fixed(m, object, /* is_inside= */ false);
         if (r == 0 && m->route->body && !m->route->body[0])
-                r = add_body(m, "", body);
+                r = add_body(m, (Span) {}, body);
         return r;
 }
 
@@ -335,7 +406,7 @@ static bool may_query(const Mapping *m, Span name, const Field *field) {
                 return false;
         if (span_is(name, "dryRun"))
                 return true;
-        return !m->route->body && path_index(m, "", name) < 0 && !is_fixed(m, name);
+        return !m->route->body && path_index(m, (Span) {}, name) < 0 && !is_fixed(m, name);
 }
 
 static int add_parameter(Mapping *m, Span raw_name, Span raw_value, const Field *seen[static QUERY_MAX], size_t *n) {

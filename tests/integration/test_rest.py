@@ -224,6 +224,33 @@ def test_dry_run(rest, client, vm):
     assert problem(rest.put(f"{BACKING}?dryRun=yes", {"size": MIB}), 400)["parameter"] == "dryRun"
 
 
+def test_vm_only_as_it_was(rest, vm):
+    """The second of two who have looked at the same VM is told that it has changed."""
+    seen = rest.get("/v1/vms/web1")
+    tag = seen.headers["ETag"]
+    assert tag == f'"{seen.json["generation"]}"'
+    assert rest.get("/v1/vms/web1", {"If-None-Match": tag}).status == 304
+    assert rest.put(BACKING, {"size": MIB}, {"If-Match": tag}).status == 201
+    document = problem(rest.delete("/v1/vms/web1", {"If-Match": tag}), 412)
+    assert document["type"] == "io.privmemd.Memory.VMChanged"
+    assert rest.get("/v1/vms/web1", {"If-None-Match": tag}).status == 200
+    for nonsense in ['W/"1"', '"a"', "1", '"1", "2"']:
+        assert problem(rest.delete("/v1/vms/web1", {"If-Match": nonsense}), 412)["parameter"] == "If-Match"
+    tag = rest.get("/v1/vms/web1").headers["ETag"]
+    assert rest.delete("/v1/vms/web1", {"If-Match": tag}).status == 200
+    assert rest.put("/v1/vms/web1", None, {"If-Match": "*"}).status == 201
+
+
+def test_claim(rest, client, backing):
+    answer = rest.post("/v1/vms/web1/claims", {})
+    assert answer.status == 201
+    assert answer.headers["Location"] == f"/v1/vms/web1/claims/{answer.json['claim']}"
+    (claim,) = rest.get("/v1/vms/web1/claims").json["claims"]
+    assert claim in client.call("ListClaims", vm="web1")["claims"]
+    assert rest.delete(answer.headers["Location"]).status in (200, 204)
+    assert rest.get("/v1/vms/web1/claims").json == {"claims": []}
+
+
 def test_condition_where_there_is_none(rest, vm):
     assert problem(rest.post("/v1/vms/web1/slots/check", {"slots": []}, {"If-Match": '"1"'}), 400)
     assert rest.get("/v1/host", {"If-Match": '"1"'}).status == 200
@@ -232,22 +259,23 @@ def test_condition_where_there_is_none(rest, vm):
 # ---- what is wrong with a request ----
 
 
-@pytest.mark.parametrize("path, parameter", [
-    ("/v1/vms?vm=web1&what=1", "what"),
-    ("/v1/vms?vm=web1&vm=web2", "vm"),
-    ("/v1/slots?memorySize=0x10", "memorySize"),
-    ("/v1/slots?memorySize=18446744073709551616", "memorySize"),
-    ("/v1/slots?memorySize=", "memorySize"),
-    ("/v1/vms?vm=%zz", "vm"),
-    ("/v1/vms?vm=%00", "vm"),
-    ("/v1/vms?vm=%ff", "vm"),
-    ("/v1/vms?vm=" + "x" * 600, "vm"),
-    ("/v1/vms/web1/backings?vm=web1", "vm"),
-    ("/v1/vms/web1/slots/x/1", "addressSpace"),
-    ("/v1/vms/%ff", "vm"),
-])
-def test_bad_address(rest, vm, path, parameter):
-    assert problem(rest.get(path), 400)["parameter"] == parameter
+def test_bad_address(rest, vm):
+    for path, parameter in [
+        ("/v1/vms?vm=web1&what=1", "what"),
+        ("/v1/vms?vm=web1&vm=web2", "vm"),
+        ("/v1/slots?memorySize=0x10", "memorySize"),
+        ("/v1/slots?memorySize=18446744073709551616", "memorySize"),
+        ("/v1/slots?memorySize=", "memorySize"),
+        ("/v1/vms?vm=%zz", "vm"),
+        ("/v1/vms?vm=%00", "vm"),
+        ("/v1/vms?vm=%ff", "vm"),
+        ("/v1/vms?vm=" + "x" * 600, "vm"),
+        ("/v1/vms/web1/backings?vm=web1", "vm"),
+        ("/v1/vms/web1?ifGeneration=1", "ifGeneration"),
+        ("/v1/vms/web1/slots/x/1", "addressSpace"),
+        ("/v1/vms/%ff", "vm"),
+    ]:
+        assert problem(rest.get(path), 400)["parameter"] == parameter, path
 
 
 def test_name_that_is_no_name(rest):
@@ -255,32 +283,39 @@ def test_name_that_is_no_name(rest):
         assert problem(rest.put(f"/v1/vms/{name}"), 422)["type"] == "io.privmemd.Memory.InvalidName"
 
 
-@pytest.mark.parametrize("body", [
-    b"{", b"[]", b"1", b"null", b"{}x", b'{"size":01}', b'{"size":1,}', b"{'size':1}", b'{"size":NaN}', b'{"size":+1}',
-    b'{"size":1,"size":2}', b'{"kind":"\xff"}', b'{"kind":"\\u0000"}', b'{"kind":"\\ud800"}', b'{"kind":"a\x01"}',
-    b'{"size":' + b"[" * 100 + b"]" * 100 + b"}", b"[" * 100000, b'{"s\\u0069ze":1}', b"\xef\xbb\xbf{}",
-    b'{"x":{' + b",".join(b'"%d":0' % i for i in range(100)) + b"}}",
-])
-def test_bad_body(rest, vm, body):
-    document = problem(rest.put(BACKING, body), 400)
-    assert document["type"] == "about:blank"
-    assert "The body " in document["detail"]
+def test_body_that_is_not_json(rest, vm):
+    for body in [
+        b"{", b"[]", b"1", b"null", b"{}x", b'{"size":01}', b'{"size":1,}', b"{'size':1}", b'{"size":NaN}',
+        b'{"size":+1}', b'{"size":1,"size":2}', b'{"kind":"\xff"}', b'{"kind":"\\u0000"}', b'{"kind":"\\ud800"}',
+        b'{"kind":"a\x01"}', b'{"size":' + b"[" * 100 + b"]" * 100 + b"}", b"[" * 100000, b'{"s\\u0069ze":1}',
+        b"\xef\xbb\xbf{}", b'{"x":{' + b",".join(b'"%d":0' % i for i in range(100)) + b"}}",
+    ]:
+        document = problem(rest.put(BACKING, body), 400)
+        assert document["type"] == "about:blank", body
+        assert "The body " in document["detail"], body
 
 
-@pytest.mark.parametrize("body, parameter", [
-    ({"sise": 1}, "sise"),
-    ({"size": MIB, "vm": "web2"}, "vm"),
-    ({"size": MIB, "name": 1}, "name"),
-    ({"size": MIB, "open": True}, "open"),
-    ({"size": MIB, "dryRun": True}, "dryRun"),
-    ({"size": MIB, "ifGeneration": 1}, "ifGeneration"),
-    ({"size": "1"}, "size"),
-    ({}, "size"),
-    ({"size": MIB, "kind": "paper"}, "kind"),
-])
-def test_wrong_member(rest, vm, body, parameter):
-    document = problem(rest.put(BACKING, body), 422)
-    assert (document["type"], document["parameter"]) == (INVALID_PARAMETER, parameter)
+def test_wrong_member(rest, vm):
+    for body, parameter in [
+        ({"sise": 1}, "sise"),
+        ({"size": MIB, "vm": "web2"}, "vm"),
+        ({"size": MIB, "name": 1}, "name"),
+        ({"size": MIB, "open": True}, "open"),
+        ({"size": MIB, "dryRun": True}, "dryRun"),
+        ({"size": MIB, "ifGeneration": 1}, "ifGeneration"),
+        ({"size": "1"}, "size"),
+        ({"size": 4096.0}, "size"),
+        ({"size": None}, "size"),
+        ({}, "size"),
+        ({"size": MIB, "kind": "paper"}, "kind"),
+        ({"size": MIB, "numaNodes": 1}, "numaNodes"),
+        ({"size": MIB, "numaNodes": [0, "1"]}, "numaNodes"),
+    ]:
+        document = problem(rest.put(BACKING, body), 422)
+        assert (document["type"], document["parameter"]) == (INVALID_PARAMETER, parameter), body
+    for one, parameter in [({"slotId": "1"}, "slotId"), ({"what": 1}, "what"), (1, "slots")]:
+        document = problem(rest.post("/v1/vms/web1/slots", {"slots": [one]}), 422)
+        assert (document["type"], document["parameter"]) == (INVALID_PARAMETER, parameter), one
 
 
 def test_body_may_say_what_the_address_says(rest, vm):
@@ -308,6 +343,7 @@ def test_caller_without_a_right(rest, vm):
 
 
 def test_pages_for_people(rest):
+    assert rest.get("/openapi.json").json["openapi"].startswith("3.1.")
     assert b'href="/openapi.json"' in rest.get("/", {"Accept": "text/html,*/*;q=0.8"}).data
     assert rest.get("/", {"Accept": "text/plain"}).type == "text/plain"
     assert rest.get("/readyz").data == b"ready\n"
