@@ -80,11 +80,6 @@ static void serve_health(Exchange *exchange, const char *type, void *userdata) {
         exchange_answer_static(exchange, MHD_HTTP_OK, TYPE_TEXT, SPAN("alive\n"));
 }
 
-static void serve_openapi(Exchange *exchange, const char *type, void *userdata) {
-        (void) userdata;
-        exchange_answer_static(exchange, MHD_HTTP_OK, type, SPAN(openapi_json));
-}
-
 /* ---- readyz ---- */
 
 static void on_gone(Exchange *exchange) {
