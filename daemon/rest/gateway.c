@@ -235,7 +235,6 @@ static void serve(Exchange *exchange, void *userdata) {
                 return;
         work->call.message = (Span) { .text = work->message.text, .size = work->message.size };
         work->call.is_repeatable = work->match.route->verb == VERB_GET;
-        work->call.usec = UPSTREAM_CALL_USEC;
         work->call.function = on_reply;
         upstream_call(work->gateway->upstream, &work->call);
 }

@@ -36,6 +36,9 @@ static const char help[] = "privmem-rest [OPTIONS...]\n"
                            "                 " SOCKET "\n"
                            "  --heartbeat=SEC\n"
                            "                 Break the silence of GET /v1/events so often; 15 seconds if not given\n"
+                           "  --wait=SEC     How long a request waits for privmemd to be there; 5 seconds if not\n"
+                           "                 given\n"
+                           "  --timeout=SEC  How long privmemd may take for an answer; 30 seconds if not given\n"
                            "  -h --help      Show this help\n"
                            "     --version   Show the version\n";
 
@@ -47,6 +50,7 @@ typedef struct Options {
         const char *addresses[ADDRESSES_MAX];
         size_t n_addresses;
         EventsSettings events;
+        uint64_t wait_usec, timeout_usec; /* 0 if not given */
 } Options;
 
 /* All that lives as long as the program. */
@@ -62,15 +66,26 @@ typedef struct Program {
 } Program;
 
 /* 1 to 3600 seconds. */
-static int parse_seconds(const char *text, uint64_t *ret_usec) {
+static int parse_seconds(const char *option, const char *text, uint64_t *ret_usec) {
         unsigned long seconds;
         char *end;
 
         errno = 0;
         seconds = strtoul(text, &end, 10);
-        if (errno != 0 || *end || text[0] < '1' || text[0] > '9' || seconds > 3600)
+        if (errno != 0 || *end || text[0] < '1' || text[0] > '9' || seconds > 3600) {
+                fprintf(stderr, "privmem-rest: --%s=%s is no number of seconds from 1 to 3600.\n", option, text);
                 return -EINVAL;
+        }
         *ret_usec = seconds * LOOP_SEC;
+        return 0;
+}
+
+static int add_address(Options *options, const char *address) {
+        if (options->n_addresses == ADDRESSES_MAX) {
+                fputs("privmem-rest: too many --listen=.\n", stderr);
+                return -EINVAL;
+        }
+        options->addresses[options->n_addresses++] = address;
         return 0;
 }
 
@@ -81,7 +96,9 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
                 OPTION_HEARTBEAT,
                 OPTION_LISTEN,
                 OPTION_SOCKET,
+                OPTION_TIMEOUT,
                 OPTION_VERSION,
+                OPTION_WAIT,
         };
         static const struct option options[] = {
                 { "group", required_argument, NULL, OPTION_GROUP },
@@ -89,7 +106,9 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
                 { "help", no_argument, NULL, 'h' },
                 { "listen", required_argument, NULL, OPTION_LISTEN },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
+                { "timeout", required_argument, NULL, OPTION_TIMEOUT },
                 { "version", no_argument, NULL, OPTION_VERSION },
+                { "wait", required_argument, NULL, OPTION_WAIT },
                 {},
         };
         int c;
@@ -100,20 +119,23 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
                         ret->group = optarg;
                         break;
                 case OPTION_HEARTBEAT:
-                        if (parse_seconds(optarg, &ret->events.heartbeat_usec) < 0) {
-                                fprintf(stderr, "privmem-rest: --heartbeat=%s is no number of seconds.\n", optarg);
+                        if (parse_seconds("heartbeat", optarg, &ret->events.heartbeat_usec) < 0)
                                 return -EINVAL;
-                        }
                         break;
                 case OPTION_LISTEN:
-                        if (ret->n_addresses == ADDRESSES_MAX) {
-                                fputs("privmem-rest: too many --listen=.\n", stderr);
+                        if (add_address(ret, optarg) < 0)
                                 return -EINVAL;
-                        }
-                        ret->addresses[ret->n_addresses++] = optarg;
                         break;
                 case OPTION_SOCKET:
                         ret->socket = optarg;
+                        break;
+                case OPTION_TIMEOUT:
+                        if (parse_seconds("timeout", optarg, &ret->timeout_usec) < 0)
+                                return -EINVAL;
+                        break;
+                case OPTION_WAIT:
+                        if (parse_seconds("wait", optarg, &ret->wait_usec) < 0)
+                                return -EINVAL;
                         break;
                 case OPTION_VERSION:
                         puts("privmem-rest " PRIVMEMD_VERSION);
@@ -199,6 +221,10 @@ static int make(Program *p, const Options *options) {
         int r;
 
         upstream.path = options->socket ?: getenv("PRIVMEM_SOCKET") ?: SOCKET;
+        if (options->wait_usec > 0)
+                upstream.wait_usec = options->wait_usec;
+        if (options->timeout_usec > 0)
+                upstream.call_usec = options->timeout_usec;
         r = loop_new(&p->loop);
         if (r == 0)
                 r = watch_signals(p);

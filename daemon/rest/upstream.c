@@ -22,6 +22,9 @@
 /* Until the next connect(2) after one that failed. */
 #define RETRY_USEC (100 * LOOP_MSEC)
 
+/* How often a call is made again that privmemd took and did not answer. */
+#define REPEATS_MAX 4U
+
 /* Most calls are answered at once. To wait that long for the answer, instead of suspending the request and coming back
  * to it, saves half a dozen system calls; if it was in vain, the next calls are not waited for. */
 #define PATIENCE_USEC 2000
@@ -117,6 +120,22 @@ static void link_close(UpstreamLink *link) {
         };
 }
 
+/* All that wait for nothing: when one is closed by the other side, the process there has gone. */
+static void close_idle_links(Upstream *u) {
+        for (unsigned i = 0; i < u->settings.links; i++)
+                if (!u->links[i].call && !u->links[i].is_answering)
+                        link_close(&u->links[i]);
+}
+
+static void wait_again(Upstream *u, UpstreamCall *call) {
+        unlink_call(call);
+        TAILQ_INSERT_HEAD(&u->waiting, call, calls);
+        u->n_waiting++;
+        loop_timer_set(u->loop, &call->timer, call->wait_usec);
+        /* The listening socket of a process that ends may still take connections. */
+        loop_timer_set(u->loop, &u->retry, call->repeats > 1 ? RETRY_USEC : 0);
+}
+
 /* The connection is of no use any more. Its call is made again if it may be. */
 static void link_lost(UpstreamLink *link, UpstreamOutcome outcome) {
         UpstreamCall *call = link->call;
@@ -124,19 +143,17 @@ static void link_lost(UpstreamLink *link, UpstreamOutcome outcome) {
         bool is_untouched = call && link->sent < call->message.size;
 
         link_close(link);
+        if (outcome == UPSTREAM_GONE)
+                close_idle_links(u);
         if (!call)
                 return;
         if (outcome != UPSTREAM_GONE || call->has_parts ||
-            (!is_untouched && (!call->is_repeatable || call->was_repeated))) {
+            (!is_untouched && (!call->is_repeatable || call->repeats == REPEATS_MAX))) {
                 finish(call, outcome, NULL);
                 return;
         }
-        call->was_repeated = call->was_repeated || !is_untouched;
-        unlink_call(call);
-        TAILQ_INSERT_HEAD(&u->waiting, call, calls);
-        u->n_waiting++;
-        loop_timer_set(u->loop, &call->timer, call->wait_usec ?: u->settings.wait_usec);
-        loop_timer_set(u->loop, &u->retry, 0);
+        call->repeats += !is_untouched;
+        wait_again(u, call);
 }
 
 /* 1: it is connected; 0: not now. */
@@ -400,7 +417,10 @@ void upstream_call(Upstream *u, UpstreamCall *call) {
 
         call->upstream = u;
         call->link = NULL;
-        call->is_on = call->is_paused = call->has_parts = call->was_repeated = false;
+        call->usec = call->usec ?: u->settings.call_usec;
+        call->wait_usec = call->wait_usec ?: u->settings.wait_usec;
+        call->is_on = call->is_paused = call->has_parts = false;
+        call->repeats = 0;
         call->timer = (LoopTimer) { .function = on_late, .userdata = call };
         if (u->n_waiting >= u->settings.waiting || loop_timer_add(u->loop, &call->timer) < 0) {
                 call->function(call, UPSTREAM_BUSY, &none);
@@ -415,7 +435,7 @@ void upstream_call(Upstream *u, UpstreamCall *call) {
         }
         TAILQ_INSERT_TAIL(&u->waiting, call, calls);
         u->n_waiting++;
-        loop_timer_set(u->loop, &call->timer, call->wait_usec ?: u->settings.wait_usec);
+        loop_timer_set(u->loop, &call->timer, call->wait_usec);
 }
 
 void upstream_cancel(UpstreamCall *call) {

@@ -51,7 +51,8 @@ struct UpstreamCall {
         struct UpstreamLink *link;
         TAILQ_ENTRY(UpstreamCall) calls;
         LoopTimer timer;
-        bool is_on, is_paused, has_parts, was_repeated;
+        bool is_on, is_paused, has_parts;
+        unsigned repeats;
 };
 
 typedef struct UpstreamSettings {
@@ -60,12 +61,17 @@ typedef struct UpstreamSettings {
         unsigned stream_links; /* how many of them may carry calls with is_stream at a time */
         unsigned waiting;      /* calls without a connection */
         uint64_t wait_usec;    /* how long a call waits for a connection */
+        uint64_t call_usec;    /* how long privmemd may take for the answer */
 } UpstreamSettings;
 
 #define UPSTREAM_SETTINGS_DEFAULT \
-        ((UpstreamSettings) { .links = 16, .stream_links = 10, .waiting = 1024, .wait_usec = 5 * LOOP_SEC })
-
-#define UPSTREAM_CALL_USEC (30 * LOOP_SEC)
+        ((UpstreamSettings) { \
+                .links = 16, \
+                .stream_links = 10, \
+                .waiting = 1024, \
+                .wait_usec = 5 * LOOP_SEC, \
+                .call_usec = 30 * LOOP_SEC, \
+        })
 
 int upstream_new(Loop *loop, const UpstreamSettings *settings, Upstream **ret);
 
