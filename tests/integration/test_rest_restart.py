@@ -42,6 +42,8 @@ class Paper:
                 buffer += more
                 while b"\0" in buffer:
                     call, buffer = buffer.split(b"\0", 1)
+                    if b".Subscribe" in call:
+                        continue  # nothing happens here
                     self.calls.append(json.loads(call))
                     answer = self.answer(self, link)
                     if answer is None:
