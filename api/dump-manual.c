@@ -71,6 +71,8 @@ static bool dump_fields(FILE *out, const sd_varlink_symbol *symbol, sd_varlink_f
 
 static const char *right_words(const char *right) {
         if (strcmp(right, "VM_OWNER") == 0)
+                return "the VM's owner, root, and who has the right to manage";
+        if (strcmp(right, "VM_OWN_FDS") == 0)
                 return "the VM's owner and root";
         if (strcmp(right, "VM_PEER") == 0)
                 return "the VM's owner, the owners of VMs that a backing of it is shared with, and root";

@@ -72,7 +72,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT(name, STRING, 0),
                 DOC("UUID, for people and other programs; 32 hexadecimal digits."),
                 INPUT(uuid, STRING, OPTIONAL),
-                DOC("Owner; the caller if not given. Only root may name another uid."),
+                DOC("Owner; the caller if not given. Only root, and who has the right to manage, may name another uid."),
                 INPUT(ownerUID, INT, OPTIONAL),
                 DOC("What becomes of the memory when the VMM exits. If not given: what a VM of this name has already, else what privmemd.conf says, else release."),
                 INPUT_OF(exitPolicy, ExitPolicy, OPTIONAL),
@@ -146,7 +146,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(numaPolicy, NumaPolicy, OPTIONAL),
                 DOC("NUMA nodes, 0 to 63; exactly one for preferred."),
                 INPUT(numaNodes, INT, ARRAY | OPTIONAL),
-                DOC("False: the reply carries no file descriptor. True if not given."),
+                DOC("False: the reply carries no file descriptor, and who has the right to manage may call. True if not given."),
                 INPUT(open, BOOL, OPTIONAL),
                 DRY_RUN,
                 IF_GENERATION,
@@ -222,6 +222,7 @@ static SD_VARLINK_DEFINE_METHOD(
                 INPUT_OF(access, Access, OPTIONAL),
                 DOC("For how long, in microseconds: 1 to one day; 5 minutes if not given."),
                 INPUT(lifetimeUSec, INT, OPTIONAL),
+                IF_GENERATION,
                 DOC("What the claim is called: for ListClaims, DeleteClaim, events and logs. It is no secret, and opens nothing."),
                 OUTPUT(claim, STRING, 0),
                 DOC("The token: who has it gets the memory. privmemd keeps its SHA-256 alone, so nobody is told it again."),
@@ -236,15 +237,18 @@ static SD_VARLINK_DEFINE_METHOD_FULL(
                 SD_VARLINK_SUPPORTS_MORE,
                 DOC("The VM that owns the backings."),
                 INPUT(vm, STRING, 0),
+                PAGE,
                 DOC("The claims that can still be redeemed, in order of their creation."),
-                OUTPUT_OF(claims, Claim, ARRAY));
+                OUTPUT_OF(claims, Claim, ARRAY),
+                NEXT_PAGE);
 
 static SD_VARLINK_DEFINE_METHOD(
                 DeleteClaim,
                 DOC("The VM that owns the backings."),
                 INPUT(vm, STRING, 0),
                 DOC("What CreateClaim has called the claim."),
-                INPUT(claim, STRING, 0));
+                INPUT(claim, STRING, 0),
+                IF_GENERATION);
 
 static SD_VARLINK_DEFINE_METHOD(
                 RedeemClaim,
@@ -680,7 +684,7 @@ const sd_varlink_interface vl_interface_io_privmemd_Memory = {
                 METHOD(AttachVM, "Makes a process the VM's VMM. VMInUse while another one lives, unless HandOverVM has named the process. Fenced while other processes have the memory of a retained VM; those VMMs do not count whose VMs its backings are shared with. privmemd holds its pidfd and applies the exit policy when it ends."),
                 METHOD(HandOverVM, "Names the process that may take over from the living VMM: its AttachVM then makes it the VMM at once, with no slots, while the former VMM and its slots go on until it exits. If the new VMM exits first, the VM is the former one's again, with the slots it has. Memory that both show is allowed by the rule hand_over; a guest_memfd is not handed over, for no kernel can bind it to another VM. The same request again succeeds, another one takes its place, and without pidFileDescriptor it is taken back. VMInUse while the former VMM of the last hand-over lives."),
                 METHOD(UnregisterVM, "Forgets a VM and releases its backings. VMInUse while a VMM is attached."),
-                METHOD(ListVMs, "Lists the VMs that the caller may see: its own, or all for root. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
+                METHOD(ListVMs, "Lists the VMs that the caller may see: its own, or all for root and who has the right to manage. Without more, a list that does not fit one message is the error org.varlink.service.ExpectedMore."),
                 METHOD(AllocateBacking, "Creates a memfd or hugetlb memfd of that size: mode 0600, owned by the VM's owner, sealed against change of size; nothing is populated. The same request again gives the same memory. The reply is short, since the file itself says its size, seals and identity (fstat, F_GET_SEALS); ListBackings has the rest."),
                 METHOD(AdoptBacking, "Takes a duplicate of a memfd or guest_memfd that the VMM made. A memfd must be sealed against shrinking and growing, opened for writing and owned by the VM's owner; its mode becomes 0600."),
                 METHOD(ShareBacking, "Lets another VM show a backing: a slot of the peer names it by backing and backingVM, which is then no alias, and the peer's owner may open it. The same request again succeeds; another access is NameConflict: reclaim it first. BackingInUse if it is to be for reading only and a slot of the peer shows it without the flag readonly. A guest_memfd cannot be shared."),

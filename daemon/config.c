@@ -2,16 +2,22 @@
 
 #include "config.h"
 
+#include <grp.h>
 #include <ini.h>
 #include <string.h>
 
 #include "core/cleanup.h"
 #include "front/words.h"
 
+/* (gid_t) -1 is none. */
+#define GID_MAX         (UINT32_MAX - 1)
+#define GROUP_BYTES_MAX (16U << 20)
+
 typedef enum SettingType {
         NUMBER,
         EXIT_POLICY,
         ALIAS_POLICY,
+        GROUP,
 } SettingType;
 
 typedef struct Setting {
@@ -23,6 +29,7 @@ typedef struct Setting {
 
 #define NUMBER_OF(field, max)  NUMBER, offsetof(Config, field), max
 #define POLICY_OF(type, field) type, offsetof(Config, field), 0
+#define GROUP_OF(field)        GROUP, offsetof(Config, field), 0
 
 static const Setting settings[] = {
         { "Limits", "VMsPerUID", NUMBER_OF(limits.vms_per_uid, VMS_PER_UID_MAX) },
@@ -31,6 +38,7 @@ static const Setting settings[] = {
         { "Limits", "ConnectionsPerUID", NUMBER_OF(front.connections_per_uid, CONNECTIONS_PER_UID_MAX) },
         { "VM", "ExitPolicy", POLICY_OF(EXIT_POLICY, front.exit_policy) },
         { "VM", "AliasPolicy", POLICY_OF(ALIAS_POLICY, front.alias_policy) },
+        { "Access", "ManagerGroup", GROUP_OF(front.manager_gid) },
 };
 
 typedef struct Parser {
@@ -100,6 +108,46 @@ static void set_alias_policy(Parser *p, const Setting *setting, const char *valu
                 *field = (AliasPolicy) policy;
 }
 
+/* 0; -ENOENT if there is no such group; or another errno of the databases that know them. */
+static int find_group(const char *name, gid_t *ret) {
+        struct group group, *found = NULL;
+        _cleanup_free_ char *buffer = NULL;
+        size_t size = 1024;
+        int r;
+
+        /* A group with thousands of members is long. */
+        do {
+                free(buffer);
+                size *= 4;
+                buffer = malloc(size);
+                r = buffer ? getgrnam_r(name, &group, buffer, size, &found) : ENOMEM;
+        } while (r == ERANGE && size < GROUP_BYTES_MAX);
+        if (r != 0)
+                return -r;
+        if (!found)
+                return -ENOENT;
+        *ret = group.gr_gid;
+        return 0;
+}
+
+static void set_group(Parser *p, const Setting *setting, const char *value, gid_t *field) {
+        uint32_t number;
+        int r;
+
+        *field = GID_NONE;
+        if (!value[0])
+                return;
+        if (parse_number(value, GID_MAX, &number)) {
+                *field = number;
+                return;
+        }
+        r = find_group(value, field);
+        if (r == -ENOENT)
+                complain(p, "%s=%s: there is no such group", setting->key, value);
+        else if (r < 0)
+                complain(p, "%s=%s: the group cannot be looked up: %s", setting->key, value, strerror(-r));
+}
+
 static void set(Parser *p, const Setting *setting, const char *value) {
         void *field = (char *) &p->config + setting->offset;
 
@@ -110,6 +158,8 @@ static void set(Parser *p, const Setting *setting, const char *value) {
                 return set_exit_policy(p, setting, value, field);
         case ALIAS_POLICY:
                 return set_alias_policy(p, setting, value, field);
+        case GROUP:
+                return set_group(p, setting, value, field);
         }
 }
 
@@ -126,9 +176,9 @@ static void complain_of_unknown(Parser *p, const char *section, const char *key)
         char known[256] = "";
 
         if (!section[0])
-                return complain(p, "%s= is in no section; it must stand below [Limits] or [VM]", key);
+                return complain(p, "%s= is in no section; it must stand below [Limits], [VM] or [Access]", key);
         if (!is_section(section))
-                return complain(p, "there is no section [%s]; it must be [Limits] or [VM]", section);
+                return complain(p, "there is no section [%s]; it must be [Limits], [VM] or [Access]", section);
         for (size_t i = 0; i < ELEMENTSOF(settings); i++)
                 if (strcmp(settings[i].section, section) == 0)
                         snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s=", known[0] ? ", " : "",
@@ -183,10 +233,17 @@ static char *read_line(char *buffer, int size, void *userdata) {
         return strcpy(buffer, start);
 }
 
+void config_default(Config *ret) {
+        *ret = CONFIG_DEFAULT;
+        if (find_group(MANAGER_GROUP_DEFAULT, &ret->front.manager_gid) < 0)
+                ret->front.manager_gid = GID_NONE;
+}
+
 int config_parse(FILE *file, const char *path, Config *ret, char **ret_message) {
-        Parser p = { .file = file, .path = path, .config = CONFIG_DEFAULT };
+        Parser p = { .file = file, .path = path };
         int bad;
 
+        config_default(&p.config);
         bad = ini_parse_stream(read_line, &p, on_assignment, &p);
         if (p.error == 0 && bad > 0 && (!p.message || (unsigned) bad < p.line)) {
                 /* A mistake that libinih has found before ours. */

@@ -20,6 +20,12 @@ typedef struct Config {
                 .front = FRONT_SETTINGS_DEFAULT, \
         }
 
+/* The group that has the right to manage, if the file does not say; and if there is none of that name, nobody has it. */
+#define MANAGER_GROUP_DEFAULT "privmem"
+
+/* CONFIG_DEFAULT, as this host makes it. */
+void config_default(Config *ret);
+
 /* With newline and terminating NUL; libinih has room for no more. */
 #define CONFIG_LINE_MAX 190U
 

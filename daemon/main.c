@@ -104,7 +104,7 @@ static int read_config(const Options *options, Config *ret, char **ret_message) 
         *ret_message = NULL;
         r = config_read(path, ret, ret_message);
         if (r == -ENOENT && !options->config) {
-                *ret = CONFIG_DEFAULT;
+                config_default(ret);
                 return 0;
         }
         if (r < 0 && asprintf(ret_message, "cannot read %s: %s", path, strerror(-r)) < 0)

@@ -4,7 +4,7 @@
 /* One call on its way through a handler. Private to front/.
  *
  * A handler is int op_…(Call *call); it parses, refuses nonsense, looks up, changes, replies, in this order. By then
- * the dispatcher has checked the number of fds and, for rows with VM_OWNER, that the VM exists and the caller may
+ * the dispatcher has checked the number of fds and, for rows about a VM, that it exists and the caller may
  * act on it; for rows with VM_PEER the handler has to look at what is shared with the caller. */
 
 #include "front/event.h"
@@ -50,7 +50,7 @@ typedef struct Call {
         uid_t uid;          /* of the peer when it connected */
         size_t n_fds;       /* that came with the call */
         bool has_pushed;    /* an fd, for the reply */
-        VM *vm;             /* that the parameter "vm" names, for rows with VM_OWNER and VM_PEER */
+        VM *vm;             /* that the parameter "vm" names, but for rows with ANYONE */
         bool has_condition; /* the parameter ifGeneration; the dispatcher has looked at that of call->vm */
         uint64_t if_generation;
 } Call;
@@ -58,7 +58,25 @@ typedef struct Call {
 #define OPERATION(method, handler, right, fds) int op_##handler(Call *call);
 #include "api/operations.def"
 
+/* The column of operations.def that says who may call. */
+typedef enum Right {
+        ANYONE,
+        VM_OWNER,
+        VM_OWN_FDS,
+        VM_PEER,
+        ROOT,
+} Right;
+
+/* 0, or API_E_NotPermitted. Of a row about a VM. */
+int call_check_right(const Call *call, Right right, const VM *vm, Failure *f);
+/* Root, privmemd's own uid, and the group of managers. Costs a system call, but for the first two. */
+bool call_manages(const Call *call);
+/* The owner, and root: who may have the VM's file descriptors. */
+bool call_owns(const Call *call, const VM *vm);
+/* Whoever owns or manages it. */
 bool call_may_see(const Call *call, const VM *vm);
+/* The uid whose VMs the caller may look at: root's, if it manages. */
+uid_t call_sees_as(const Call *call);
 /* 0, or API_E_VMChanged if the VM, or NULL if there is none of that name, is not what the caller has asked for. */
 int call_check_generation(const Call *call, const char *name, const VM *vm, Failure *f);
 /* The part of call->vm whose slots the caller declares: while the VM is handed over, the former VMM has slots too, and it
@@ -95,6 +113,7 @@ typedef enum ListKind {
         LIST_SLOTS_IN_RANGE = 'r',
         LIST_MEMORY = 'm',
         LIST_METRICS = 't',
+        LIST_CLAIMS = 'c',
 } ListKind;
 
 /* An answer in several messages. The cursor is the last thing sent, by name and number, so nothing that is
@@ -103,6 +122,7 @@ struct Stream {
         Front *front;
         sd_varlink *link; /* referenced once the handler has returned */
         uid_t uid;
+        uid_t sees_as; /* see call_sees_as() */
         StreamFill fill;
         ListKind kind;
         bool more;      /* the client takes several messages */
@@ -122,10 +142,9 @@ struct Stream {
         uint32_t only_as_id, only_id;
         bool has_range; /* only what has a byte in common with the guest addresses [start, end) */
         uint64_t start, end;
-        uint64_t from;     /* where the next one may begin, in that range, of as_id; with in_vm */
-        bool greeted;      /* a subscriber has had its first message */
+        uint64_t from; /* where the next one may begin, in that range, of as_id; with in_vm. Of claims: the last one */
+        bool greeted;  /* a subscriber has had its first message */
         uint64_t sequence; /* of the last event that was sent or passed over */
-        uint64_t claim;    /* the last one that was sent */
         uint32_t kinds;    /* of events that a subscriber wants; its work are the names of the VMs */
         TAILQ_ENTRY(Stream) streams;
 };

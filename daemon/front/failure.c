@@ -42,6 +42,14 @@ int fail_not_permitted(Failure *f, const char *object, uid_t peer) {
 int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer) {
         fail_not_permitted(f, vm, peer);
         f->is_vm = true;
+        f->managers_may = true;
+        return f->error;
+}
+
+int fail_no_fds(Failure *f, const char *vm, uid_t peer, bool manages) {
+        fail_not_permitted(f, vm, peer);
+        f->is_vm = true;
+        f->manages = manages;
         return f->error;
 }
 
@@ -411,8 +419,11 @@ static int reply_about_object(sd_varlink *link, const Failure *f) {
                         STRING("vm", safe(f->object, a)));
         case API_E_NotPermitted:
                 return SEND(link, f,
-                            ("uid %u may not do this to %s%s: only its owner and root may. Call as one of them.",
-                             (unsigned) f->peer, f->is_vm ? "VM " : "", safe(f->object, a)),
+                            ("uid %u may %s %s%s: only its owner%s may. Call as one of them%s.", (unsigned) f->peer,
+                             f->manages ? "manage, but neither give nor get file descriptors of" : "not do this to",
+                             f->is_vm ? "VM " : "", safe(f->object, a),
+                             f->managers_may ? ", root and who has the right to manage" : " and root",
+                             f->manages ? ", or let the VMM do it" : ""),
                             STRING("object", safe(f->object, a)), UNSIGNED("peerUID", f->peer));
         case API_E_NameConflict:
                 return reply_name_conflict(link, f);

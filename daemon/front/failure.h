@@ -42,8 +42,9 @@ typedef struct Failure {
         const HolderReport *report; /* Fenced */
         bool hand_over;             /* VMInUse: pid is the outgoing VMM's */
         uid_t peer;
-        unsigned seals; /* NotSealed: those that are missing */
-        int errnum;     /* HostFailure, CustodyFull: positive */
+        bool managers_may, manages; /* NotPermitted: the right to manage would be enough; or the caller has it */
+        unsigned seals;             /* NotSealed: those that are missing */
+        int errnum;                 /* HostFailure, CustodyFull: positive */
 } Failure;
 
 /* Each returns API_E_…, positive, for "return fail_…()". */
@@ -53,8 +54,10 @@ int fail_no_such_claim(Failure *f, const char *vm, const char *claim);
 /* Whatever is wrong; vm: as it was given. */
 int fail_claim_invalid(Failure *f, const char *vm);
 int fail_not_permitted(Failure *f, const char *object, uid_t peer);
-/* Of a VM, which the message calls one. */
+/* Of a VM, which the message calls one, to who does not even manage. */
 int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer);
+/* Who asks for a file descriptor, or brings one, and owns nothing; it may have the right to manage. */
+int fail_no_fds(Failure *f, const char *vm, uid_t peer, bool manages);
 int fail_vm_differs(Failure *f, const VM *vm, const char *field, const char *present, const char *requested);
 int fail_backing_differs(Failure *f, const Backing *backing, const char *field, const char *present,
                          const char *requested);

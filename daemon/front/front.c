@@ -9,18 +9,11 @@
 #include "core/cleanup.h"
 #include "front/call.h"
 
-enum {
-        ANYONE,
-        VM_OWNER,
-        VM_PEER,
-        ROOT,
-};
-
 typedef struct Operation {
         const char *method;
         int (*handler)(Call *call);
         Method id;
-        int right;
+        Right right;
         size_t fds;
 } Operation;
 
@@ -30,10 +23,6 @@ static size_t count_fds(sd_varlink *link) {
         while (sd_varlink_peek_fd(link, n) >= 0)
                 n++;
         return n;
-}
-
-bool call_may_see(const Call *call, const VM *vm) {
-        return call->uid == 0 || call->uid == vm->owner;
 }
 
 VM *call_declaring_vm(const Call *call) {
@@ -74,32 +63,20 @@ int call_peek_fd(const Call *call, uint64_t index, Failure *f, int *ret_fd) {
         return 0;
 }
 
-bool uid_may_see_backing(uid_t uid, const Backing *backing) {
-        return uid == 0 || backing_access_of(backing, uid) != ACCESS_NONE;
-}
-
-bool uid_may_see_a_backing(uid_t uid, const VM *vm) {
-        const Backing *backing;
-
-        TAILQ_FOREACH(backing, &vm->backings, backings)
-                if (uid_may_see_backing(uid, backing))
-                        return true;
-        return false;
-}
-
-/* The right of a row with VM_OWNER or VM_PEER. Sets call->vm. */
-static int check_vm(Call *call, int right, Failure *f) {
+/* Of a row that is about a VM. Sets call->vm. */
+static int check_vm(Call *call, Right right, Failure *f) {
         sd_json_variant *v = sd_json_variant_by_key(call->parameters, "vm");
         const char *name = v && sd_json_variant_is_string(v) ? sd_json_variant_string(v) : "";
         VM *vm;
+        int r;
 
         vm = registry_find_vm(call->registry, name);
         if (!vm)
                 return fail_no_such_vm(f, name);
-        if (!call_may_see(call, vm) && (right != VM_PEER || !uid_may_see_a_backing(call->uid, vm)))
-                return fail_not_permitted_vm(f, vm->name, call->uid);
-        call->vm = vm;
-        return 0;
+        r = call_check_right(call, right, vm, f);
+        if (r == 0)
+                call->vm = vm;
+        return r;
 }
 
 int call_check_generation(const Call *call, const char *name, const VM *vm, Failure *f) {

@@ -19,18 +19,22 @@
 #define LEDGER_LISTS_PER_UID_MAX 4U
 #define SLOTS_PER_CALL_MAX       4096U
 
+/* No group has it. */
+#define GID_NONE ((gid_t) - 1)
+
 /* What the administrator may change while we run. */
 typedef struct FrontSettings {
         uint32_t connections;         /* at most CONNECTIONS_MAX */
         uint32_t connections_per_uid; /* at most CONNECTIONS_PER_UID_MAX */
         ExitPolicy exit_policy;       /* of VMs whose client does not say */
         AliasPolicy alias_policy;
+        gid_t manager_gid; /* whose members manage all VMs, or GID_NONE */
 } FrontSettings;
 
 #define FRONT_SETTINGS_DEFAULT \
         (FrontSettings) { \
                 .connections = CONNECTIONS_MAX, .connections_per_uid = CONNECTIONS_PER_UID_MAX, \
-                .exit_policy = EXIT_POLICY_RELEASE, .alias_policy = ALIAS_POLICY_ENFORCE, \
+                .exit_policy = EXIT_POLICY_RELEASE, .alias_policy = ALIAS_POLICY_ENFORCE, .manager_gid = GID_NONE, \
         }
 
 typedef struct Front Front;

@@ -111,6 +111,8 @@ static int allocate(Call *call, const AllocateParameters *p, const BackingSpec *
         int r;
 
         *ret_index = -1;
+        if (p->open != 0 && p->dry_run <= 0 && !call_owns(call, call->vm))
+                return fail_no_fds(f, call->vm->name, call->uid, /* manages= */ true);
         if (p->dry_run > 0)
                 return service_check_allocation(call->service, call->vm, spec, ret_created, f);
         r = service_allocate(call->service, call->vm, spec, &backing, ret_created, f);
@@ -267,12 +269,12 @@ static int find_openable(Call *call, const BackingParameters *p, bool read_only,
         BackingAccess access;
         Backing *backing;
 
-        if (call_may_see(call, call->vm))
+        if (call_owns(call, call->vm))
                 return find_backing(call->vm, p->backing, ret, f);
         backing = vm_find_backing(call->vm, p->backing);
         access = backing ? backing_access_of(backing, call->uid) : ACCESS_NONE;
         if (access == ACCESS_NONE)
-                return fail_not_permitted_vm(f, call->vm->name, call->uid);
+                return fail_no_fds(f, call->vm->name, call->uid, /* manages= */ false);
         if (access == ACCESS_READ_ONLY && !read_only)
                 return fail_not_permitted(f, "a backing that is shared for reading only, in order to write",
                                           call->uid);

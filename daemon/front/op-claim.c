@@ -137,38 +137,49 @@ int op_create_claim(Call *call) {
 static int fill_claims(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         const VM *vm = registry_find_vm(stream->front->registry, stream->only_vm);
         _cleanup_json_ sd_json_variant *array = NULL;
-        const Claim *claim = vm ? claim_next(vm, stream->claim) : NULL;
+        const Claim *claim = vm ? claim_next(vm, stream->from) : NULL;
         int r;
 
         r = sd_json_build(&array, SD_JSON_BUILD_EMPTY_ARRAY);
-        for (size_t n = 0; r >= 0 && n < CHUNK && claim; n++, claim = claim_next(vm, stream->claim)) {
+        for (size_t n = 0; r >= 0 && n < page_size(stream, CHUNK) && claim;
+             n++, claim = claim_next(vm, stream->from)) {
                 _cleanup_json_ sd_json_variant *object = NULL;
 
                 r = format_claim(claim, &object);
                 if (r >= 0)
                         r = sd_json_variant_append_array(&array, object);
-                stream->claim = claim->id;
+                stream->from = claim->id;
         }
         if (r < 0)
                 return r;
-        *ret_last = !claim;
-        return sd_json_buildo(ret, SD_JSON_BUILD_PAIR_VARIANT("claims", array));
+        return page_finish(stream, "claims", array, !claim, ret, ret_last);
 }
 
 int op_list_claims(Call *call) {
+        struct {
+                const char *vm;
+                PageParameters page;
+        } p = {};
         static const sd_json_dispatch_field table[] = {
-                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(ClaimParameters, vm),
+                { "vm", SD_JSON_VARIANT_STRING, sd_json_dispatch_const_string, offsetof(typeof(p), vm),
                   SD_JSON_MANDATORY },
+                PAGE_FIELDS(typeof(p), page),
                 {},
         };
-        Stream stream = { .fill = fill_claims };
-        ClaimParameters p = {};
+        Stream stream = { .fill = fill_claims, .kind = LIST_CLAIMS };
+        Failure f = {};
         int r;
 
         r = sd_varlink_dispatch(call->link, call->parameters, table, &p);
         if (r != 0)
                 return r;
         strcpy(stream.only_vm, call->vm->name);
+        strcpy(stream.vm, call->vm->name);
+        r = page_begin(call, &p.page, &stream, &f);
+        if (r == -EINVAL)
+                return sd_varlink_error_invalid_parameter_name(call->link, "cursor");
+        if (r != 0)
+                return failure_reply(call->link, r, &f);
         return stream_start(call, &stream);
 }
 
@@ -272,6 +283,7 @@ int op_redeem_claim(Call *call) {
                 {},
         };
         RedeemRequest request = { .pidfd = -EBADF, .uid = call->uid };
+        const VM *vm;
         Failure f = {};
         int r;
 
@@ -280,6 +292,10 @@ int op_redeem_claim(Call *call) {
         if (r != 0 || call->oneway)
                 /* Without an answer nobody gets anything. */
                 return r;
+        /* Whoever manages could make the claim as well. */
+        vm = registry_find_vm(call->registry, p.vm);
+        if (vm && !call_owns(call, vm) && call_manages(call))
+                return failure_reply(call->link, fail_no_fds(&f, vm->name, call->uid, /* manages= */ true), &f);
         if (p.attach > 0) {
                 r = caller_pidfd(call, &f, &request.pidfd);
                 if (r != 0)

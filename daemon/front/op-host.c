@@ -92,7 +92,7 @@ static Backing *next_backing(Stream *stream) {
         for (;;) {
                 if (vm) {
                         backing = vm_next_backing(vm, stream->backing[0] ? stream->backing : NULL);
-                        while (backing && !uid_may_see_backing(stream->uid, backing))
+                        while (backing && !uid_may_see_backing(stream->sees_as, backing))
                                 backing = vm_next_backing(vm, backing->name);
                         if (backing) {
                                 strcpy(stream->backing, backing->name);
@@ -115,7 +115,7 @@ static Backing *only_backing_of(Stream *stream) {
                 return NULL;
         vm = registry_find_vm(stream->front->registry, stream->of_vm);
         backing = vm ? vm_find_backing(vm, stream->only_backing) : NULL;
-        if (!backing || !uid_may_see_backing(stream->uid, backing))
+        if (!backing || !uid_may_see_backing(stream->sees_as, backing))
                 return NULL;
         enter_vm(stream, vm);
         strcpy(stream->backing, backing->name);
@@ -135,7 +135,7 @@ static int fill_backings(Stream *stream, sd_json_variant **ret, bool *ret_last) 
         for (size_t n = 0; n < page_size(stream, CHUNK) && (backing = next_backing_asked_for(stream)); n++) {
                 sd_json_variant *object = NULL;
 
-                r = format_backing(stream->front->service, backing, stream->uid, &object);
+                r = format_backing(stream->front->service, backing, stream->sees_as, &object);
                 if (r >= 0)
                         r = append(&array, object);
                 if (r < 0)
@@ -418,7 +418,7 @@ static int fill_events(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         } else {
                 EventFilter filter = { .kinds = stream->kinds, .vms = stream->work };
 
-                r = event_log_next(stream->front->log, stream->uid, &filter, &stream->sequence, &event);
+                r = event_log_next(stream->front->log, stream->sees_as, &filter, &stream->sequence, &event);
                 if (r == 0)
                         return 0;
         }

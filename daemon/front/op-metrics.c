@@ -25,7 +25,7 @@ static int append_quota(sd_json_variant **array, const char *limit, const uid_t 
 
 /* What one user has is nobody else's business. */
 static bool may_see_uid(const Call *call, uid_t uid) {
-        return call->uid == 0 || call->uid == uid;
+        return call->uid == uid || call_manages(call);
 }
 
 /* Of those who have VMs: whoever else subscribes has nothing to see. */

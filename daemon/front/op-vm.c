@@ -61,8 +61,11 @@ static int parse_register(Call *call, const RegisterParameters *p, VMSpec *ret, 
                 return fail_invalid_name(f, "name", p->name);
         if (p->uuid && sd_id128_from_string(p->uuid, &uuid) < 0)
                 return fail_invalid_name(f, "uuid", p->uuid);
-        if (p->owner != call->uid && call->uid != 0)
-                return fail_not_permitted(f, "a VM of another uid", call->uid);
+        if (p->owner != call->uid && !call_manages(call)) {
+                fail_not_permitted(f, "a VM of another uid", call->uid);
+                f->managers_may = true;
+                return f->error;
+        }
         if (!service_can_own(p->owner))
                 return fail_not_supported(
                         f, "this privmemd runs as an ordinary user, and files of another uid need root or CAP_CHOWN");

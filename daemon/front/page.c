@@ -71,6 +71,8 @@ static bool could_be(const Stream *stream) {
                 return false;
         if ((stream->backing[0] != 0) != (stream->kind == LIST_BACKINGS))
                 return false;
+        if (stream->kind == LIST_CLAIMS)
+                return true;
         if (stream->kind != LIST_SLOTS_IN_RANGE && stream->kind != LIST_MEMORY)
                 return stream->from == 0;
         return stream->from >= stream->start && stream->from <= stream->end;

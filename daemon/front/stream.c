@@ -24,7 +24,7 @@ static Stream *stream_free(Stream *stream) {
 }
 
 bool stream_may_see(const Stream *stream, const VM *vm) {
-        return stream->uid == 0 || stream->uid == vm->owner;
+        return stream->sees_as == 0 || stream->sees_as == vm->owner;
 }
 
 /* Sends messages until the stream ends (returns 1), has nothing to send now or the batch is full (0). */
@@ -139,6 +139,7 @@ static Stream begin(const Call *call, const Stream *stream) {
         begun.front = call->front;
         begun.link = call->link;
         begun.uid = call->uid;
+        begun.sees_as = call_sees_as(call);
         begun.more = call->more;
         return begun;
 }

@@ -44,6 +44,19 @@ class Reply(dict):
 
 
 @contextlib.contextmanager
+def member_of(*groups, primary=None):
+    """Whoever connects meanwhile is in these groups and in no other."""
+    before = os.getgroups(), os.getegid()
+    os.setgroups(groups)
+    os.setegid(before[1] if primary is None else primary)
+    try:
+        yield
+    finally:
+        os.setegid(before[1])
+        os.setgroups(before[0])
+
+
+@contextlib.contextmanager
 def effective_uid(uid):
     """The kernel tells the daemon the effective uid of whoever connects."""
     if uid is None or uid == os.geteuid():

@@ -135,10 +135,34 @@ static void bad_words(void **state) {
         expect_bad("[VM]\nAliasPolicy=Enforce\n", "x.conf:2: AliasPolicy=Enforce: it must be enforce or observe");
 }
 
+static void group_of_managers(void **state) {
+        const struct {
+                const char *value;
+                gid_t gid;
+        } groups[] = { { "root", 0 }, { "60321", 60321 }, { "4294967294", 4294967294 }, { "", GID_NONE } };
+
+        (void) state;
+        for (size_t i = 0; i < ELEMENTSOF(groups); i++) {
+                Config c = {};
+                char text[64];
+
+                snprintf(text, sizeof(text), "[Access]\nManagerGroup=%s\n", groups[i].value);
+                assert_int_equal(parse(text, &c), 0);
+                assert_int_equal(c.front.manager_gid, groups[i].gid);
+        }
+        expect_bad("[Access]\nManagerGroup=no-such-group\n",
+                   "x.conf:2: ManagerGroup=no-such-group: there is no such group");
+        expect_bad("[Access]\nManagerGroup=4294967295\n", "x.conf:2: ManagerGroup=4294967295: there is no such group");
+        expect_bad("[Access]\nManagerGroup=-1\n", "x.conf:2: ManagerGroup=-1: there is no such group");
+        expect_bad("[Access]\nManagers=root\n", "x.conf:2: there is no Managers= in [Access]; it has ManagerGroup=");
+}
+
 static void unknown_names(void **state) {
         (void) state;
-        expect_bad("VMsPerUID=1\n", "x.conf:1: VMsPerUID= is in no section; it must stand below [Limits] or [VM]");
-        expect_bad("[limits]\nVMsPerUID=1\n", "x.conf:2: there is no section [limits]; it must be [Limits] or [VM]");
+        expect_bad("VMsPerUID=1\n",
+                   "x.conf:1: VMsPerUID= is in no section; it must stand below [Limits], [VM] or [Access]");
+        expect_bad("[limits]\nVMsPerUID=1\n",
+                   "x.conf:2: there is no section [limits]; it must be [Limits], [VM] or [Access]");
         expect_bad("[VM]\nVMsPerUID=1\n",
                    "x.conf:2: there is no VMsPerUID= in [VM]; it has ExitPolicy=, AliasPolicy=");
         expect_bad("[Limits]\nBytes=1\n",
@@ -255,7 +279,11 @@ static void installed_file(void **state) {
                                  "ConnectionsPerUID=1024\n"
                                  "[VM]\n"
                                  "ExitPolicy=release\n"
-                                 "AliasPolicy=enforce\n");
+                                 "AliasPolicy=enforce\n"
+                                 "[Access]\n"
+                                 "ManagerGroup=privmem\n");
+        /* A group that is named must exist. */
+        *strstr(all, "[Access]") = 0;
         assert_int_equal(parse(all, &c), 0);
         expect_default(&c);
 }
@@ -270,6 +298,7 @@ int main(void) {
                 TEST(what_is_not_set_has_its_default),
                 TEST(bad_numbers),
                 TEST(bad_words),
+                TEST(group_of_managers),
                 TEST(unknown_names),
                 TEST(what_is_no_assignment),
                 TEST(indented_line_stands_for_itself),
