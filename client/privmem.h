@@ -319,6 +319,35 @@ int privmem_backing_release(privmem_vm *vm, const char *name, uint64_t *ret_free
  * offset, size  multiples of the backing's page size, inside the backing; size is not 0. */
 int privmem_backing_punch(privmem_vm *vm, const char *name, uint64_t offset, uint64_t size, uint64_t *ret_freed);
 
+/* ---- claims -------------------------------------------------------------------------------------------- */
+
+/* A backing that a claim has given. */
+struct privmem_redeemed {
+        char name[PRIVMEM_NAME_MAX + 1];
+        privmem_kind kind;
+        privmem_access access; /* what the file descriptor can do */
+        int fd;                /* close-on-exec */
+        uint64_t size;
+        uint64_t reserved[4];
+};
+
+/* Fetches the memory that somebody has made a claim for: the VM's owner, root, or who manages VMs through REST. The token
+ * is all that it needs; the caller may run as any user. It is good once: when this has returned 0, or the connection was
+ * lost meanwhile, it is used up, and if privmemd has refused it is not.
+ *
+ * token   what CreateClaim gave.
+ * attach  also makes the calling process the VM's VMM, as privmem_vm_attach() would: it must run as the VM's owner, or
+ *         as root.
+ * ret     *ret_n backings, in the order of the claim. The caller frees them with privmem_redeemed_free(), which closes
+ *         the file descriptors that are not negative: set those to -1 that are to stay open. Neither may be NULL.
+ *
+ * -EACCES: the token is unknown, used, expired or for another VM; or the caller may not redeem, or not attach. -EBUSY: as
+ * of privmem_vm_attach(). */
+int privmem_claim_redeem(privmem_vm *vm, const char *token, bool attach, struct privmem_redeemed **ret, size_t *ret_n);
+
+/* NULL is allowed. Returns NULL. */
+struct privmem_redeemed *privmem_redeemed_free(struct privmem_redeemed *redeemed, size_t n_redeemed);
+
 /* ---- who has the memory -------------------------------------------------------------------------------- */
 
 /* A process, and what it has of one backing of a VM. */

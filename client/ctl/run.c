@@ -4,8 +4,9 @@
  *
  * It registers the VM, allocates (or finds) its memory, writes where the memory is into the command line, attaches
  * itself and executes the command. The binding is to the process and survives exec, so the VMM is the VM's
- * process from its first instruction, and its exit status is nobody's to forward. Whatever can be known to fail
- * is looked at before privmemd is asked for anything; what fails later is undone, as far as this run made it. */
+ * process from its first instruction, and its exit status is nobody's to forward. With a claim the VM and its memory are
+ * there, and one call fetches the memory and attaches. Whatever can be known to fail is looked at before privmemd is asked
+ * for anything; what fails later is undone, as far as this run made it. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,13 +21,18 @@
 #include "arguments.h"
 #include "command.h"
 #include "lib/words.h"
+#include "token.h"
 #include "verb.h"
+
+/* As many as one claim has. */
+#define MEMORY_MAX 253
 
 typedef struct Run {
         Session *session;
         const char *name;
         struct privmem_vm_options options;
-        Memory memory[OPTION_VALUES_MAX];
+        char *token; /* of a claim to the memory, or NULL */
+        Memory *memory;
         size_t n_memory;
         char *path;  /* of what is executed */
         char **argv; /* the command, with the places of the memory */
@@ -40,6 +46,8 @@ static void run_done(Run *run) {
         for (size_t i = 0; i < run->n_memory; i++)
                 if (run->memory[i].fd >= 0)
                         close(run->memory[i].fd);
+        free(run->memory);
+        free(run->token);
         run->vm = privmem_vm_free(run->vm);
         command_free(run->argv);
         free(run->path);
@@ -82,6 +90,9 @@ static void unregister_from_child(Run *run) {
 static void undo(Run *run) {
         if (!run->vm)
                 return;
+
+        if (run->token && run->attached)
+                complain("the claim is used up; ask for another one.");
 
         if (run->vm_created) {
                 int r = privmem_vm_unregister(run->vm, /* ret_freed= */ NULL);
@@ -162,6 +173,11 @@ static int read_retention(Run *run, const char *retain) {
 
 /* ---- the steps ----------------------------------------------------------------------------------------- */
 
+static int fill_in(Run *run, char **command) {
+        run->argv = command_fill_in(command, run->memory, run->n_memory);
+        return run->argv ? EXIT_OK : out_of_memory();
+}
+
 static int prepare(Run *run, char **command) {
         privmem *p;
         int r;
@@ -171,7 +187,7 @@ static int prepare(Run *run, char **command) {
                 return r;
         p = run->session->p;
 
-        if (run->take_over)
+        if (run->take_over || run->token)
                 r = privmem_vm_new(p, run->name, &run->vm);
         else
                 r = privmem_vm_register(p, run->name, &run->options, &run->vm, &run->vm_created);
@@ -185,10 +201,7 @@ static int prepare(Run *run, char **command) {
                         return session_fail(run->session);
         }
 
-        run->argv = command_fill_in(command, run->memory, run->n_memory);
-        if (!run->argv)
-                return out_of_memory();
-        return EXIT_OK;
+        return run->token ? EXIT_OK : fill_in(run, command);
 }
 
 /* Names this process as the successor; attaching makes it the VMM then. */
@@ -204,24 +217,62 @@ static int take_over(Run *run) {
         return r < 0 ? session_fail(run->session) : EXIT_OK;
 }
 
-static int become(Run *run) {
-        int r;
+/* Attaches this process, and learns only then which memory there is. What the command does not use stays close-on-exec. */
+static int redeem(Run *run, char **command) {
+        struct privmem_redeemed *redeemed = NULL;
+        size_t n = 0;
 
-        for (size_t i = 0; i < run->n_memory; i++)
-                if (fcntl(run->memory[i].fd, F_SETFD, 0) < 0) {
-                        complain("cannot hand on the backing %s: %s.", run->memory[i].name, strerror(errno));
-                        return EXIT_ERROR;
-                }
+        if (privmem_claim_redeem(run->vm, run->token, /* attach= */ true, &redeemed, &n) < 0)
+                return session_fail(run->session);
+        run->attached = true;
+        for (size_t i = 0; i < n && run->n_memory < MEMORY_MAX; i++) {
+                Memory *m = &run->memory[run->n_memory++];
+
+                strcpy(m->name, redeemed[i].name);
+                m->fd = redeemed[i].fd;
+                redeemed[i].fd = -1;
+        }
+        privmem_redeemed_free(redeemed, n);
+        return fill_in(run, command);
+}
+
+static int attach(Run *run, char **command) {
+        int r;
 
         if (run->take_over) {
                 r = take_over(run);
                 if (r != EXIT_OK)
                         return r;
         }
+        if (run->token)
+                return redeem(run, command);
         if (privmem_vm_attach(run->vm, /* pidfd= */ -1) < 0)
                 return session_fail(run->session);
         run->attached = true;
+        return EXIT_OK;
+}
 
+static int hand_on(Run *run, char **command) {
+        for (size_t i = 0; i < run->n_memory; i++)
+                if (!memory_is_used(&run->memory[i], command))
+                        complain("the command does not use the backing %s of the claim.", run->memory[i].name);
+                else if (fcntl(run->memory[i].fd, F_SETFD, 0) < 0) {
+                        complain("cannot hand on the backing %s: %s.", run->memory[i].name, strerror(errno));
+                        return EXIT_ERROR;
+                }
+        return EXIT_OK;
+}
+
+static int become(Run *run, char **command) {
+        int r;
+
+        r = attach(run, command);
+        if (r == EXIT_OK)
+                r = hand_on(run, command);
+        if (r != EXIT_OK)
+                return r;
+
+        token_forget_environment();
         fflush(stdout);
         execv(run->path, run->argv);
         r = errno;
@@ -229,20 +280,68 @@ static int become(Run *run) {
         return r == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXECUTE;
 }
 
+/* As it stands on the command line; NULL: not given. */
+typedef struct Given {
+        const char *claim, *uuid, *owner, *exit_policy, *alias_policy, *type, *retain;
+        Values backings;
+} Given;
+
+/* What goes together. */
+static int check_given(const Run *run, const Given *g, const Arguments *a) {
+        bool has_policies = g->uuid || g->owner || g->exit_policy || g->alias_policy || g->retain ||
+                            run->options.retain_guest_memfd;
+
+        if (!a->command || !a->command[0]) {
+                complain("run needs a command behind --.");
+                return EXIT_USAGE;
+        }
+        if (g->claim && (has_policies || g->type || g->backings.n > 0)) {
+                complain("a claim is for a VM and memory that are there: only --take-over goes with it.");
+                return EXIT_USAGE;
+        }
+        if (run->take_over && has_policies) {
+                complain("--take-over takes the VM as it is registered: only --backing or --claim goes with it.");
+                return EXIT_USAGE;
+        }
+        return EXIT_OK;
+}
+
+static int read_given(Run *run, const Given *g, char **command) {
+        int r = EXIT_OK;
+
+        run->memory = calloc(MEMORY_MAX, sizeof(Memory));
+        if (!run->memory)
+                return out_of_memory();
+        run->options.uuid = g->uuid;
+        run->options.set_owner = g->owner;
+        if (g->claim)
+                r = token_read(g->claim, &run->token);
+        if (r == EXIT_OK && g->owner)
+                r = arguments_user(g->owner, &run->options.owner_uid);
+        if (r == EXIT_OK)
+                r = read_policies(run, g->exit_policy, g->alias_policy, g->type);
+        if (r == EXIT_OK)
+                r = read_retention(run, g->retain);
+        if (r == EXIT_OK)
+                r = read_memory(run, &g->backings, command);
+        if (r == EXIT_OK)
+                r = command_find(command[0], &run->path);
+        return r;
+}
+
 int verb_run(Session *s, const Verb *verb, char **arguments) {
-        const char *uuid = NULL, *owner = NULL, *exit_policy = NULL, *alias_policy = NULL, *type = NULL,
-                   *retain = NULL;
         Run run = { .session = s };
-        Values backings = {};
+        Given g = {};
         const Option options[] = {
-                { "backing", .values = &backings },
-                { "uuid", .value = &uuid },
-                { "owner", .value = &owner },
-                { "exit-policy", .value = &exit_policy },
-                { "retain", .value = &retain },
+                { "backing", .values = &g.backings },
+                { "claim", .value = &g.claim },
+                { "uuid", .value = &g.uuid },
+                { "owner", .value = &g.owner },
+                { "exit-policy", .value = &g.exit_policy },
+                { "retain", .value = &g.retain },
                 { "retain-guest-memfd", .flag = &run.options.retain_guest_memfd },
-                { "alias-policy", .value = &alias_policy },
-                { "type", .value = &type },
+                { "alias-policy", .value = &g.alias_policy },
+                { "type", .value = &g.type },
                 { "take-over", .flag = &run.take_over },
                 {},
         };
@@ -252,34 +351,16 @@ int verb_run(Session *s, const Verb *verb, char **arguments) {
         r = verb_parse(s, verb, arguments, options, 1, 1, &a);
         if (r != EXIT_OK || a.answered)
                 return r;
-        if (!a.command || !a.command[0]) {
-                complain("run needs a command behind --.");
-                return EXIT_USAGE;
-        }
-
-        if (run.take_over &&
-            (uuid || owner || exit_policy || alias_policy || retain || run.options.retain_guest_memfd)) {
-                complain("--take-over takes the VM as it is registered: only --backing goes with it.");
-                return EXIT_USAGE;
-        }
-
+        if (!g.claim)
+                g.claim = token_from_environment();
         run.name = a.items[0];
-        run.options.uuid = uuid;
-        run.options.set_owner = owner;
-        if (owner)
-                r = arguments_user(owner, &run.options.owner_uid);
+        r = check_given(&run, &g, &a);
         if (r == EXIT_OK)
-                r = read_policies(&run, exit_policy, alias_policy, type);
-        if (r == EXIT_OK)
-                r = read_retention(&run, retain);
-        if (r == EXIT_OK)
-                r = read_memory(&run, &backings, a.command);
-        if (r == EXIT_OK)
-                r = command_find(a.command[0], &run.path);
+                r = read_given(&run, &g, a.command);
         if (r == EXIT_OK)
                 r = prepare(&run, a.command);
         if (r == EXIT_OK)
-                r = become(&run);
+                r = become(&run, a.command);
 
         undo(&run); /* whoever gets here has failed */
         run_done(&run);

@@ -26,6 +26,9 @@ typedef struct Verb {
           "allocate memory for a VM") \
         X(share, "VM BACKING PEER [--read-only]", "let another VM show a backing too") \
         X(reclaim, "VM BACKING PEER", "take a share back") \
+        X(claim, "VM [BACKING]… [--read-only] [--lifetime=TIME]", \
+          "make a token with which a process can fetch a VM's memory") \
+        X(claims, "VM [--delete=CLAIM]", "list the claims of a VM, or delete one") \
         X(holders, "VM [BACKING]", "show who has the memory of a VM open or mapped") \
         X(slots, "VM [--backing=BACKING] [--guest=ADDRESS[+SIZE]]", \
           "list the slots of a VM, or those that show a backing of it") \
@@ -43,7 +46,8 @@ typedef struct Verb {
           "VM [--backing=NAME=SIZE[,kind=KIND][,page-size=SIZE][,numa=POLICY:NODES]]…\n" \
           "[--uuid=UUID] [--owner=USER] [--exit-policy=…] [--retain=TIME]\n" \
           "[--retain-guest-memfd] [--alias-policy=…] [--type=…] [--take-over]\n" \
-          "-- COMMAND…", \
+          "-- COMMAND…\n" \
+          "VM --claim=TOKEN|@FILE [--take-over] -- COMMAND…", \
           "become a VMM that runs on memory from privmemd") \
         X(upgrade, "VM --monitor=SOCKET [--backing=…]… [--timeout=TIME] -- COMMAND…", \
           "replace a running QEMU by another one, on the same memory")

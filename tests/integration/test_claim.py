@@ -3,10 +3,12 @@
 
 import fcntl
 import hashlib
+import json
 import mmap
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 
@@ -14,7 +16,7 @@ import pytest
 
 import memory
 import user
-from broker import wait_until
+from broker import binary, wait_until
 from contract import golden
 from ledger import Ledger
 from memory import MIB
@@ -447,6 +449,99 @@ def test_a_stranger_gets_the_memory_and_does_not_become_the_vmm(daemon, alice, b
     bob.fails("NotPermitted", "RedeemClaim", vm="alices", token=made["token"], attach=True)
     assert names(alice, "alices") == [made["claim"]]
     assert len(redeem(bob, made["token"], "alices").fds) == 1
+
+
+# ---- privmemctl ----
+
+
+@pytest.fixture
+def privmemctl(daemon):
+    def run(*arguments, status=0, **options):
+        done = subprocess.run([binary("client/privmemctl"), f"--socket={daemon.path}", *arguments],
+                              capture_output=True, text=True, timeout=30, **options)
+        assert done.returncode == status, done.stderr
+        return done
+    return run
+
+
+def test_claim_prints_the_token_alone(privmemctl, memory_of):
+    done = privmemctl("claim", "web1", "ram1", "--read-only", "--lifetime=90s")
+    assert re.fullmatch(r"pmc_[\w-]{43}\n", done.stdout)
+    (listed,) = memory_of.listed("ListClaims", vm="web1")
+    assert f"claim {listed['claim']}: good once, for 1min " in done.stderr
+    assert (listed["backings"], listed["access"]) == (["ram1"], "read_only")
+    made = json.loads(privmemctl("claim", "web1", "--json").stdout)
+    assert made.keys() == {"claim", "token", "expiresUSec", "socket"}
+    assert [one["name"] for one in redeem(memory_of, made["token"])["backings"]] == ["ram0", "ram1"]
+
+
+def test_claims_lists_and_deletes(privmemctl, memory_of):
+    one, other = claim(memory_of), claim(memory_of, backings=["ram1"], access="read_only")
+    title, *rows = [re.split(r" {2,}", line) for line in privmemctl("claims", "web1").stdout.splitlines()]
+    assert title == ["CLAIM", "ACCESS", "ENDS IN", "BACKINGS"]
+    assert [(row[0], row[1], row[3]) for row in rows] == [(one["claim"], "read_write", "ram0,ram1"),
+                                                          (other["claim"], "read_only", "ram1")]
+    assert privmemctl("claims", "web1", f"--delete={one['claim']}").stdout == \
+        f"Claim {one['claim']} of VM web1 is deleted.\n"
+    assert [row["claim"] for row in json.loads(privmemctl("claims", "web1", "--json").stdout)["claims"]] == \
+        [other["claim"]]
+    assert "c99" in privmemctl("claims", "web1", "--delete=c99", status=1).stderr
+
+
+READ = ["sh", "-c", 'head -c 4 "$0"; head -c 4 /dev/fd/$1; test -z "$PRIVMEM_CLAIM"', "{ram1}", "{ram0.fd}"]
+
+
+def test_run_on_a_claim(privmemctl, memory_of, directory):
+    token = claim(memory_of)["token"]
+    memory_of.close_fds()
+    (directory / "token").write_text(f"  {token} \nmore\n")
+    memory_of.register("web2", exitPolicy="retain")
+    memory.write(memory_of.allocate("ram0", vm="web2").fd, b"two0")
+    memory_of.close_fds()
+    assert privmemctl("run", "web1", f"--claim=@{directory / 'token'}", "--", *READ).stdout == "ram1ram0"
+    for given in ([f"--claim={claim(memory_of, 'web2')['token']}"], []):
+        options = {} if given else {"env": {**os.environ, "PRIVMEM_CLAIM": claim(memory_of, "web2")["token"]}}
+        assert privmemctl("run", "web2", *given, "--", "head", "-c4", "{ram0}", **options).stdout == "two0"
+    assert memory_of.call("ListVMs", vm="web2")["vms"][0]["claims"] == 0
+
+
+def test_run_says_what_the_command_does_not_use(privmemctl, memory_of):
+    memory_of.close_fds()
+    done = privmemctl("run", "web1", f"--claim={claim(memory_of)['token']}", "--", "sh", "-c", "ls -l /proc/$$/fd", "{ram1}")
+    assert "does not use the backing ram0 of the claim" in done.stderr
+    assert "web1/ram1" in done.stdout and "web1/ram0" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--claim=x", "--backing=ram0=1M"], "a claim is for a VM and memory that are there"),
+    (["--claim=x", "--type=snp"], "a claim is for a VM and memory that are there"),
+    (["--claim="], "the claim is empty"),
+    (["--claim=@/dev/null"], "the claim is empty"),
+    (["--claim=@/no/such/file"], "cannot read the claim from /no/such/file: No such file or directory."),
+    (["--claim=@/"], "cannot read the claim from /: Is a directory."),
+])
+def test_run_refuses_before_it_asks(privmemctl, client, arguments, words):
+    assert words in privmemctl("run", "web1", *arguments, "--", "true", status=2).stderr
+
+
+def test_run_that_is_refused_leaves_the_claim(privmemctl, memory_of, process, daemon):
+    made = claim(memory_of)
+    process(ME, become, daemon.path, claim(memory_of)["token"])
+    assert "is attached to VM web1" in privmemctl("run", "web1", f"--claim={made['token']}", "--", "true", status=1).stderr
+    privmemctl("run", "web1", f"--claim={made['token']}", "--", "no-such-command", status=127)
+    assert names(memory_of) == [made["claim"]]
+    privmemctl("run", "web1", f"--claim={made['token']}", "--take-over", "--", "true", "{ram0}{ram1}")
+    assert names(memory_of) == []
+    assert "Ask for a new claim" in privmemctl("run", "web1", "--claim=pmc_no", "--", "true", status=1).stderr
+
+
+def test_run_that_cannot_execute_says_that_the_claim_is_used_up(privmemctl, memory_of, directory):
+    program = directory / "program"
+    program.write_text("no program")
+    program.chmod(0o755)
+    memory_of.close_fds()
+    done = privmemctl("run", "web1", f"--claim={claim(memory_of)['token']}", "--", str(program), "{ram0}{ram1}", status=126)
+    assert "the claim is used up; ask for another one." in done.stderr
 
 
 # ---- over a restart ----
