@@ -141,14 +141,13 @@ static int compare_owner_successor(const void *key, const void *member) {
         return -1;
 }
 
-bool registry_next_owner(const Registry *registry, const uid_t *after, uid_t *ret_uid, size_t *ret_n_vms) {
+bool registry_next_owner(const Registry *registry, const uid_t *after, OwnerUse *ret) {
         OwnerSuccessor key = { .after = after };
 
         tfind(&key, &registry->owners_by_uid, compare_owner_successor);
         if (!key.best)
                 return false;
-        *ret_uid = key.best->uid;
-        *ret_n_vms = key.best->n_vms;
+        *ret = (OwnerUse) { .uid = key.best->uid, .n_vms = key.best->n_vms, .n_claims = key.best->n_claims };
         return true;
 }
 

@@ -102,8 +102,14 @@ VM *registry_find_vm(Registry *registry, const char *name);
 VM *registry_next_vm(Registry *registry, const char *after);
 /* The VM that is retained for the shortest time from now on, of those that are retained for a time; or NULL. O(n). */
 VM *registry_first_to_expire(Registry *registry);
-/* The owner whose uid comes next after the given one (NULL: the first), and how many VMs it has; false: there is none. */
-bool registry_next_owner(const Registry *registry, const uid_t *after, uid_t *ret_uid, size_t *ret_n_vms);
+/* What the VMs of a uid are charged to it with. */
+typedef struct OwnerUse {
+        uid_t uid;
+        size_t n_vms, n_claims;
+} OwnerUse;
+
+/* The owner whose uid comes next after the given one (NULL: the first); false: there is none. */
+bool registry_next_owner(const Registry *registry, const uid_t *after, OwnerUse *ret);
 /* The claim that expires next, or NULL. O(1). */
 Claim *registry_first_claim_to_expire(Registry *registry);
 /* The backing that is this file, or NULL. */

@@ -69,6 +69,7 @@ typedef struct Record {
 struct EventLog {
         uint64_t first; /* the number before that of the first event ever */
         uint64_t newest;
+        uint64_t counts[_EVENT_KIND_MAX];
         Record *records; /* that of sequence s is at s % EVENTS_KEPT */
 };
 
@@ -148,14 +149,19 @@ void event_log_record(EventLog *log, const Event *event) {
                 record->kind = EVENT_GAP;
                 record->first_lost = record->last_lost = log->newest;
         }
+        log->counts[record->kind]++;
 }
 
 uint64_t event_log_newest(const EventLog *log) {
         return log->newest;
 }
 
-uint64_t event_log_count(const EventLog *log) {
-        return log->newest - log->first;
+uint64_t event_log_count(const EventLog *log, EventKind kind) {
+        return log->counts[kind];
+}
+
+const char *event_kind_word(EventKind kind) {
+        return kinds[kind];
 }
 
 static int format_record(const Record *record, uint64_t sequence, sd_json_variant **ret) {

@@ -80,8 +80,9 @@ EventLog *event_log_free(EventLog *log);
 void event_log_record(EventLog *log, const Event *event);
 /* The sequence number of the newest event, or that before the first one. */
 uint64_t event_log_newest(const EventLog *log);
-/* How many there were. */
-uint64_t event_log_count(const EventLog *log);
+/* How many of that kind there were. */
+uint64_t event_log_count(const EventLog *log, EventKind kind);
+const char *event_kind_word(EventKind kind);
 /* What somebody wants to hear of. Gaps are for everybody. */
 typedef struct EventFilter {
         uint32_t kinds; /* a bit each; 0: all */

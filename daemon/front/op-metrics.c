@@ -2,6 +2,7 @@
 
 /* GetMetrics, and what ListMetrics says of a VM. */
 
+#include "core/claim.h"
 #include "core/cleanup.h"
 #include "front/call.h"
 #include "front/format.h"
@@ -28,23 +29,30 @@ static bool may_see_uid(const Call *call, uid_t uid) {
         return call->uid == uid || call_manages(call);
 }
 
+static int append_owner(const Call *call, const OwnerUse *use, sd_json_variant **array) {
+        size_t n_subscriptions = count_subscriptions(call->front, use->uid);
+        int r;
+
+        r = append_quota(array, "vmsPerUID", &use->uid, use->n_vms, call->registry->limits.vms_per_uid);
+        if (r >= 0)
+                r = append_quota(array, "claimsPerUID", &use->uid, use->n_claims, CLAIMS_PER_UID_MAX);
+        if (r >= 0)
+                r = append_quota(array, "subscribersPerUID", &use->uid, n_subscriptions, SUBSCRIBERS_PER_UID_MAX);
+        return r;
+}
+
 /* Of those who have VMs: whoever else subscribes has nothing to see. */
 static int append_owners(const Call *call, sd_json_variant **array) {
-        const Registry *registry = call->registry;
         const uid_t *after = NULL;
-        uid_t uid, last;
-        size_t n_vms, n;
+        OwnerUse use;
+        uid_t last;
         int r = 0;
 
-        while (r >= 0 && registry_next_owner(registry, after, &uid, &n_vms)) {
-                last = uid;
+        while (r >= 0 && registry_next_owner(call->registry, after, &use)) {
+                last = use.uid;
                 after = &last;
-                if (!may_see_uid(call, uid))
-                        continue;
-                r = append_quota(array, "vmsPerUID", &uid, n_vms, registry->limits.vms_per_uid);
-                n = count_subscriptions(call->front, uid);
-                if (r >= 0 && n > 0)
-                        r = append_quota(array, "subscribersPerUID", &uid, n, SUBSCRIBERS_PER_UID_MAX);
+                if (may_see_uid(call, use.uid))
+                        r = append_owner(call, &use, array);
         }
         return r;
 }
@@ -87,9 +95,18 @@ static int format_methods(const Front *front, sd_json_variant **ret) {
         return r;
 }
 
+static int format_events(const EventLog *log, sd_json_variant **ret) {
+        int r = 0;
+
+        for (EventKind kind = EVENT_SUBSCRIBED + 1; kind < _EVENT_KIND_MAX && r >= 0; kind++)
+                r = sd_json_variant_append_arraybo(ret, STRING("kind", event_kind_word(kind)),
+                                                   UNSIGNED("count", event_log_count(log, kind)));
+        return r;
+}
+
 int op_get_metrics(Call *call) {
         static const sd_json_dispatch_field nothing[] = { {} };
-        _cleanup_json_ sd_json_variant *quotas = NULL, *bounds = NULL, *methods = NULL;
+        _cleanup_json_ sd_json_variant *quotas = NULL, *events = NULL, *bounds = NULL, *methods = NULL;
         int r;
 
         r = sd_varlink_dispatch(call->link, call->parameters, nothing, NULL);
@@ -97,15 +114,17 @@ int op_get_metrics(Call *call) {
                 return r;
         r = format_quotas(call, &quotas);
         if (r >= 0)
+                r = format_events(call->front->log, &events);
+        if (r >= 0)
                 r = format_numbers(tally_bounds_usec, TALLY_BOUNDS, &bounds);
         if (r >= 0)
                 r = format_methods(call->front, &methods);
         if (r < 0)
                 return sd_varlink_error_errno(call->link, r);
         return sd_varlink_replybo(call->link, UNSIGNED("startedUSec", call->front->started),
-                                  UNSIGNED("restarts", call->registry->restarts),
-                                  UNSIGNED("events", event_log_count(call->front->log)), VARIANT("quotas", quotas),
-                                  VARIANT("boundsUSec", bounds), VARIANT("methods", methods));
+                                  UNSIGNED("restarts", call->registry->restarts), VARIANT("quotas", quotas),
+                                  VARIANT("events", events), VARIANT("boundsUSec", bounds),
+                                  VARIANT("methods", methods));
 }
 
 /* ---- a VM ---- */
@@ -205,5 +224,6 @@ int format_vm_metrics(Service *service, const VM *vm, sd_json_variant **ret) {
                 return r;
         return sd_json_buildo(ret, STRING("vm", vm->name), STRING("state", vm_state_word(vm->state)),
                               VARIANT("memory", memory), UNSIGNED("slots", slot_count(vm)),
-                              UNSIGNED("privateRanges", vm->private_ranges.n_ranges), VARIANT("verdicts", verdicts));
+                              UNSIGNED("claims", vm->n_claims), UNSIGNED("privateRanges", vm->private_ranges.n_ranges),
+                              VARIANT("verdicts", verdicts));
 }

@@ -160,8 +160,7 @@ static void walk_over_vms_goes_on_after_one_that_is_gone(void **state) {
 
 static void walk_over_owners(void **state) {
         static const uid_t owners[] = { 7, (uid_t) -2, 1000, 7 };
-        uid_t uid = 0;
-        size_t n = 0;
+        OwnerUse use = {};
         VM *vm;
 
         (void) state;
@@ -171,18 +170,18 @@ static void walk_over_owners(void **state) {
                 name[5] = (char) ('0' + i);
                 assert_int_equal(vm_new(f.registry, &(VMSpec) { .name = name, .owner = owners[i] }, &vm), 0);
         }
-        assert_true(registry_next_owner(f.registry, NULL, &uid, &n));
-        assert_int_equal(uid, 0);
-        assert_int_equal(n, 2);
-        assert_true(registry_next_owner(f.registry, &uid, &uid, &n));
-        assert_int_equal(uid, 7);
-        assert_int_equal(n, 2);
-        assert_true(registry_next_owner(f.registry, &uid, &uid, &n));
-        assert_int_equal(uid, 1000);
-        assert_true(registry_next_owner(f.registry, &uid, &uid, &n));
-        assert_int_equal(uid, (uid_t) -2);
-        assert_int_equal(n, 1);
-        assert_false(registry_next_owner(f.registry, &uid, &uid, &n));
+        assert_true(registry_next_owner(f.registry, NULL, &use));
+        assert_int_equal(use.uid, 0);
+        assert_int_equal(use.n_vms, 2);
+        assert_true(registry_next_owner(f.registry, &use.uid, &use));
+        assert_int_equal(use.uid, 7);
+        assert_int_equal(use.n_vms, 2);
+        assert_true(registry_next_owner(f.registry, &use.uid, &use));
+        assert_int_equal(use.uid, 1000);
+        assert_true(registry_next_owner(f.registry, &use.uid, &use));
+        assert_int_equal(use.uid, (uid_t) -2);
+        assert_int_equal(use.n_vms, 1);
+        assert_false(registry_next_owner(f.registry, &use.uid, &use));
 }
 
 static void freed_vm_is_forgotten(void **state) {
