@@ -75,8 +75,8 @@ static bool decode(Parser *parser, Span text, Span *ret) {
 static int take_since(Parser *parser, Span key, Span value) {
         if (parser->query->has_since)
                 return fail(parser, key, "It is given twice.");
-        if (!scan_uint64(value, &parser->query->since) || parser->query->since > INT64_MAX)
-                return fail(parser, key, "It must be the sequence number of an event: a decimal below 2^63.");
+        if (!scan_uint64(value, &parser->query->since))
+                return fail(parser, key, "It must be the sequence number of an event: a decimal below 2^64.");
         parser->query->has_since = true;
         return 0;
 }
@@ -84,8 +84,6 @@ static int take_since(Parser *parser, Span key, Span value) {
 static int take_vm(Parser *parser, Span key, Span value) {
         RingFilter *filter = parser->filter;
 
-        if (value.size == 0)
-                return fail(parser, key, "It must be the name of a VM.");
         if (filter->n_vms == EVENTS_QUERY_VMS_MAX)
                 return fail(parser, key, "There are more than 64 of them.");
         filter->vms[filter->n_vms++] = value;
@@ -121,6 +119,9 @@ static int take_pair(Parser *parser, Span pair) {
                         return fail(parser, key, "A % must come with two hexadecimal digits.");
                 if (!keys[i].is_list)
                         return keys[i].take(parser, key, decoded);
+                /* An empty list is none, and an empty name in one is that of no VM. */
+                if (decoded.size == 0)
+                        return 0;
                 while (r == 0 && cut(&decoded, ',', &value))
                         r = keys[i].take(parser, key, value);
                 return r;

@@ -2,7 +2,7 @@
 #pragma once
 
 /* What a subscriber asks for: since=SEQ, vm=NAME and kind=WORD, of which the last two may come several times, or be lists
- * with commas. */
+ * with commas; empty ones are as if they were not there. */
 
 #include "rest/ring.h"
 

@@ -198,8 +198,8 @@ def test_what_is_filtered_out_is_no_gap(listen, client, vm):
 
 
 @pytest.mark.parametrize("query, parameter", [
-    ("kind=meteor", "kind"), ("kind=", "kind"), ("kind=gap,", "kind"), ("since=x", "since"), ("since=-1", "since"),
-    ("since=1&since=2", "since"), ("vm=", "vm"), ("vm=%zz", "vm"), ("unknown=1", "unknown"),
+    ("kind=meteor", "kind"), ("kind=gap,", "kind"), ("since=x", "since"), ("since=-1", "since"),
+    ("since=1&since=2", "since"), ("vm", "vm"), ("vm=%zz", "vm"), ("unknown=1", "unknown"),
     ("vm=" + ",".join(["a"] * 65), "vm")])
 def test_wrong_parameters(rest, query, parameter):
     assert problem(rest.get(f"/v1/events?{query}"), 400)["parameter"] == parameter
