@@ -431,6 +431,7 @@ int events_new(Loop *loop, Upstream *upstream, Gateway *gateway, const EventsSet
                 .right = RIGHT_INSPECT,
                 .types = types,
                 .serve = serve,
+                .is_endless = true,
                 .userdata = events,
         };
         gateway_add(gateway, &events->resource);

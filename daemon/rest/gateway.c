@@ -16,6 +16,7 @@
 struct Gateway {
         Upstream *upstream;
         Resource *resources;
+        Observer observer;
 };
 
 /* What becomes of one exchange; exchange->work. */
@@ -55,9 +56,23 @@ void gateway_add(Gateway *gateway, Resource *resource) {
         gateway->resources = resource;
 }
 
+void gateway_observe(Gateway *gateway, const Observer *observer) {
+        gateway->observer = *observer;
+}
+
+static void tell_observer(const Work *work) {
+        const Observer *observer = &work->gateway->observer;
+        const char *route = work->resource ? work->resource->path : work->match.route ? work->match.route->path : "";
+
+        if (observer->function)
+                observer->function(work->exchange, route, work->resource && work->resource->is_endless,
+                                   observer->userdata);
+}
+
 static void on_end(Exchange *exchange) {
         Work *work = exchange->work;
 
+        tell_observer(work);
         if (exchange->on_gone)
                 exchange->on_gone(exchange);
         upstream_cancel(&work->call);

@@ -16,13 +16,21 @@ typedef struct Resource {
         /* Answers, now or later. type is the one of types that the client wants. */
         void (*serve)(Exchange *exchange, const char *type, void *userdata);
         void *userdata;
+        bool is_endless; /* the answer ends when the client goes */
         struct Resource *next;
 } Resource;
+
+/* Is told of every exchange that ends. route: the address as api/operations.def has it, "" if there is none of that kind. */
+typedef struct Observer {
+        void (*function)(const Exchange *exchange, const char *route, bool is_endless, void *userdata);
+        void *userdata;
+} Observer;
 
 int gateway_new(Upstream *upstream, Gateway **ret);
 Gateway *gateway_free(Gateway *gateway);
 
 void gateway_add(Gateway *gateway, Resource *resource);
+void gateway_observe(Gateway *gateway, const Observer *observer);
 
 /* For http_new(). */
 HttpHandler gateway_handler(Gateway *gateway);

@@ -18,6 +18,7 @@
 #include "rest/http.h"
 #include "rest/listen.h"
 #include "rest/loop.h"
+#include "rest/metrics.h"
 #include "rest/page.h"
 #include "rest/upstream.h"
 
@@ -61,6 +62,7 @@ typedef struct Program {
         Gateway *gateway;
         Pages *pages;
         Events *events;
+        Metrics *metrics;
         Http *http;
         Listeners *listeners;
 } Program;
@@ -236,6 +238,8 @@ static int make(Program *p, const Options *options) {
                 r = pages_new(p->gateway, p->upstream, &p->pages);
         if (r == 0)
                 r = events_new(p->loop, p->upstream, p->gateway, &options->events, &p->events);
+        if (r == 0)
+                r = metrics_new(p->upstream, p->gateway, p->events, &p->metrics);
         if (r == 0) {
                 handler = gateway_handler(p->gateway);
                 r = http_new(p->loop, &http, &handler, &p->http);
@@ -270,6 +274,7 @@ static int listen_somewhere(Program *p, const Options *options) {
 static void unmake(Program *p) {
         listeners_free(p->listeners);
         http_free(p->http);
+        metrics_free(p->metrics);
         events_free(p->events);
         pages_free(p->pages);
         gateway_free(p->gateway);
