@@ -14,8 +14,18 @@ typedef enum Right {
 
 #define CALLER_NAME_MAX 64U
 
+/* Over TLS: by what it says who it is. */
+typedef enum CallerShowed {
+        CALLER_SHOWED_NOTHING, /* or a certificate that nobody knows */
+        CALLER_SHOWED_CERTIFICATE,
+        CALLER_SHOWED_TOKEN,
+        CALLER_SHOWED_BAD_TOKEN,
+} CallerShowed;
+
 typedef struct Caller {
         Right right;
+        bool is_remote; /* over TLS, and thus without uid */
+        CallerShowed showed;
         bool has_uid;
         uid_t uid;
         char name[CALLER_NAME_MAX + 1]; /* for the log */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <time.h>
 
 #include "rest/http-private.h"
 
@@ -59,6 +60,20 @@ static HttpPeer *peer_of(struct MHD_Connection *connection) {
         return info ? info->socket_context : NULL;
 }
 
+/* Anew for each request: the certificate may have expired, or have been revoked. */
+static void look_at_certificate(HttpPeer *peer) {
+        const char *name;
+        Right right = tls_peer_right(peer->tls, time(NULL), &name);
+
+        peer->caller = (Caller) {
+                .right = right,
+                .is_remote = true,
+                .showed = right == RIGHT_NONE ? CALLER_SHOWED_NOTHING : CALLER_SHOWED_CERTIFICATE,
+        };
+        snprintf(peer->caller.name, sizeof(peer->caller.name), "%.*s", (int) CALLER_NAME_MAX,
+                 name[0] ? name : "unknown");
+}
+
 /* What it returns is the request's context from the start. */
 void *exchange_on_uri(void *cls, const char *uri, struct MHD_Connection *connection) {
         Http *http = cls;
@@ -70,6 +85,8 @@ void *exchange_on_uri(void *cls, const char *uri, struct MHD_Connection *connect
         x = peer ? calloc(1, sizeof(*x) + size) : NULL;
         if (!x)
                 return NULL;
+        if (peer->tls)
+                look_at_certificate(peer);
         x->http = http;
         x->connection = connection;
         x->peer = peer;

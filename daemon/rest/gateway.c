@@ -15,6 +15,7 @@
 
 struct Gateway {
         Upstream *upstream;
+        const Access *access; /* or NULL */
         Resource *resources;
         Observer observer;
 };
@@ -23,6 +24,7 @@ struct Gateway {
 typedef struct Work {
         Gateway *gateway;
         Exchange *exchange;
+        Caller caller;            /* if a token says who it is */
         RouteMatch match;         /* route is NULL if it is a resource */
         const Resource *resource; /* or NULL */
         const char *type;         /* of the answer */
@@ -54,6 +56,10 @@ Gateway *gateway_free(Gateway *gateway) {
 void gateway_add(Gateway *gateway, Resource *resource) {
         resource->next = gateway->resources;
         gateway->resources = resource;
+}
+
+void gateway_set_access(Gateway *gateway, const Access *access) {
+        gateway->access = access;
 }
 
 void gateway_observe(Gateway *gateway, const Observer *observer) {
@@ -126,11 +132,13 @@ static Right right_of(const Work *work) {
 }
 
 static int check_right(Exchange *exchange, const Work *work) {
+        const Access *access = work->gateway->access;
         Right right = right_of(work);
 
         if (exchange->caller->right >= right)
                 return 0;
-        problem_answer(exchange, MHD_HTTP_FORBIDDEN, "The caller, %s, has no right to %s.", exchange->caller->name,
+        problem_answer(exchange, access ? access_refuse(access, exchange) : MHD_HTTP_FORBIDDEN,
+                       "The caller, %s, has no right to %s.", exchange->caller->name,
                        right == RIGHT_INSPECT ? "look at anything" : "change anything");
         return -1;
 }
@@ -177,6 +185,8 @@ static void begin(Exchange *exchange, void *userdata) {
         work->exchange = exchange;
         exchange->work = work;
         exchange->on_end = on_end;
+        if (work->gateway->access)
+                access_identify(work->gateway->access, exchange, &work->caller);
         if (find(exchange, work) != 0 || check_right(exchange, work) < 0 || choose_type(exchange, work) < 0)
                 return;
         (void) check_body(exchange, work);

@@ -3,6 +3,7 @@
 
 /* From an exchange to a call of privmemd and back: who may do it, which address it is, what the answer looks like. */
 
+#include "rest/access.h"
 #include "rest/http.h"
 #include "rest/upstream.h"
 
@@ -31,6 +32,9 @@ Gateway *gateway_free(Gateway *gateway);
 
 void gateway_add(Gateway *gateway, Resource *resource);
 void gateway_observe(Gateway *gateway, const Observer *observer);
+
+/* Without it, a caller is whoever its connection says it is. access must outlive the gateway. */
+void gateway_set_access(Gateway *gateway, const Access *access);
 
 /* For http_new(). */
 HttpHandler gateway_handler(Gateway *gateway);

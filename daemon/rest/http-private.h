@@ -3,6 +3,8 @@
 
 /* What http.c, with the connections, and exchange.c, with what goes through them, know of each other. */
 
+#include "rest/address.h"
+#include "rest/budget.h"
 #include "rest/http.h"
 
 typedef struct Server {
@@ -13,7 +15,7 @@ typedef struct Server {
 /* Connections of one uid, or of one address. */
 typedef struct Origin {
         struct Origin *next;
-        uid_t uid;
+        AddressKey key;
         unsigned connections;
 } Origin;
 
@@ -21,7 +23,9 @@ struct Http {
         Loop *loop;
         HttpSettings settings;
         HttpHandler handler;
-        Server plain;
+        Server plain, secure; /* secure.daemon is NULL as long as there is no TLS */
+        Tls *tls;
+        Budget *handshakes;
         LoopTurn turn;
         unsigned connections;
         Origin *origins;
@@ -34,6 +38,8 @@ struct HttpPeer {
         Caller caller;
         Origin *origin;
         int fd; /* libmicrohttpd's */
+        bool is_secure;
+        TlsPeer *tls; /* of a secure one, from the start of its connection */
         LoopTimer timer;
         LoopWatch hang_up; /* on as long as a stream has nothing to send */
         Exchange *exchange;

@@ -15,11 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "rest/caller.h"
 #include "rest/loop.h"
 #include "rest/text.h"
+#include "rest/tls.h"
 
 #define HTTP_MEMORY      ((size_t) 8 * 1024)
 #define HTTP_HEADERS_MAX 6U /* that an answer may have of its own */
@@ -41,6 +43,8 @@ typedef struct Exchange Exchange;
 typedef struct HttpSettings {
         size_t body_max; /* bytes */
         unsigned connections, connections_per_peer;
+        unsigned connections_per_address; /* of TLS, as the next */
+        unsigned handshakes_per_second;
         uint64_t header_usec, body_usec, idle_usec;
 } HttpSettings;
 
@@ -49,6 +53,8 @@ typedef struct HttpSettings {
                 .body_max = (size_t) 4 * 1024 * 1024, \
                 .connections = 4096, \
                 .connections_per_peer = 2048, \
+                .connections_per_address = 256, \
+                .handshakes_per_second = 50, \
                 .header_usec = 15 * LOOP_SEC, \
                 .body_usec = 30 * LOOP_SEC, \
                 .idle_usec = 60 * LOOP_SEC, \
@@ -120,6 +126,13 @@ Http *http_free(Http *http);
 
 /* Without TLS, for unix sockets. The file descriptor is consumed. caller is copied. Too many connections: it is closed. */
 int http_add_unix(Http *http, int fd, const Caller *caller);
+
+/* Before http_add_tls(). tls must outlive http. */
+int http_start_tls(Http *http, Tls *tls);
+bool http_has_tls(const Http *http);
+
+/* The same for TCP. Also closed if the address has started too many just now: -EBUSY. */
+int http_add_tls(Http *http, int fd, const struct sockaddr *address, socklen_t size);
 
 unsigned http_connections(const Http *http);
 Loop *http_loop(const Http *http);

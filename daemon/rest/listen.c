@@ -14,6 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "rest/address.h"
+
 #define FIRST_PASSED 3 /* SD_LISTEN_FDS_START */
 
 /* Until the next accept(2) after one that failed for want of something. */
@@ -24,6 +26,7 @@
 
 typedef struct Listener {
         Listeners *listeners;
+        bool is_tls;
         LoopWatch watch;
         LoopTimer retry; /* on while watch is off */
         char *path;      /* to remove in the end, or NULL */
@@ -37,9 +40,14 @@ struct Listeners {
         TAILQ_HEAD(, Listener) all;
 };
 
-static void on_client(Listeners *listeners, int fd) {
+static void on_client(const Listener *listener, int fd, const struct sockaddr *address, socklen_t size) {
+        Listeners *listeners = listener->listeners;
         Caller caller;
 
+        if (listener->is_tls) {
+                (void) http_add_tls(listeners->http, fd, address, size);
+                return;
+        }
         if (caller_of_unix(fd, listeners->group, &caller) < 0) {
                 close(fd);
                 return;
@@ -68,10 +76,13 @@ static void on_readable(uint32_t events, void *userdata) {
 
         (void) events;
         for (int i = 0; i < BATCH; i++) {
-                int fd = accept4(listener->watch.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+                struct sockaddr_storage address;
+                socklen_t size = sizeof(address);
+                int fd = accept4(listener->watch.fd, (struct sockaddr *) &address, &size,
+                                 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
                 if (fd >= 0) {
-                        on_client(all, fd);
+                        on_client(listener, fd, (struct sockaddr *) &address, size);
                         continue;
                 }
                 if (is_clients_failure(errno))
@@ -91,7 +102,7 @@ static void on_retry(void *userdata) {
 }
 
 /* The file descriptor is consumed; path only if this succeeds. */
-static int listener_new(Listeners *all, int fd, char *path) {
+static int listener_new(Listeners *all, int fd, bool is_tls, char *path) {
         Listener *listener = calloc(1, sizeof(*listener));
         int r;
 
@@ -100,6 +111,7 @@ static int listener_new(Listeners *all, int fd, char *path) {
                 return -ENOMEM;
         }
         listener->listeners = all;
+        listener->is_tls = is_tls;
         listener->watch = (LoopWatch) { .fd = fd, .function = on_readable, .userdata = listener };
         listener->retry = (LoopTimer) { .function = on_retry, .userdata = listener };
         r = loop_timer_add(all->loop, &listener->retry);
@@ -152,13 +164,19 @@ Listeners *listeners_free(Listeners *all) {
 
 /* ---- passed ---- */
 
-static bool is_unix_listener(int fd) {
+/* Plain HTTP is for unix sockets alone. */
+static int check_passed(const Listeners *all, int fd, bool *ret_is_tls) {
         struct sockaddr_storage address;
         socklen_t size = sizeof(address), length = sizeof(int);
         int listens = 0;
 
-        return getsockname(fd, (struct sockaddr *) &address, &size) >= 0 && address.ss_family == AF_UNIX &&
-               getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) >= 0 && listens;
+        if (getsockname(fd, (struct sockaddr *) &address, &size) < 0 ||
+            getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) < 0 || !listens)
+                return -ENOTSOCK;
+        *ret_is_tls = address.ss_family == AF_INET || address.ss_family == AF_INET6;
+        if (*ret_is_tls && !http_has_tls(all->http))
+                return -EPROTONOSUPPORT;
+        return *ret_is_tls || address.ss_family == AF_UNIX ? 0 : -ENOTSOCK;
 }
 
 int listeners_take_passed(Listeners *all) {
@@ -172,12 +190,14 @@ int listeners_take_passed(Listeners *all) {
         unsetenv("LISTEN_FDNAMES");
         for (int i = 0; i < n; i++) {
                 int fd = FIRST_PASSED + i, r;
+                bool is_tls;
 
-                if (!is_unix_listener(fd))
-                        return -ENOTSOCK;
+                r = check_passed(all, fd, &is_tls);
+                if (r < 0)
+                        return r;
                 if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
                         return -errno;
-                r = listener_new(all, fd, /* path= */ NULL);
+                r = listener_new(all, fd, is_tls, /* path= */ NULL);
                 if (r < 0)
                         return r;
         }
@@ -252,13 +272,37 @@ static int open_unix(Listeners *all, const char *path) {
                 close(fd);
                 return -ENOMEM;
         }
-        r = listener_new(all, fd, copy);
+        r = listener_new(all, fd, /* is_tls= */ false, copy);
         if (r < 0)
                 free(copy);
         return r;
 }
 
+static int open_tls(Listeners *all, const char *text) {
+        struct sockaddr_storage address;
+        socklen_t size;
+        int fd;
+
+        if (!address_parse(text, &address, &size))
+                return -EINVAL;
+        if (!http_has_tls(all->http))
+                return -EPROTONOSUPPORT;
+        fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int) { 1 }, sizeof(int)) < 0 ||
+            bind(fd, (const struct sockaddr *) &address, size) < 0 || listen(fd, SOMAXCONN) < 0) {
+                int r = -errno;
+
+                close(fd);
+                return r;
+        }
+        return listener_new(all, fd, /* is_tls= */ true, /* path= */ NULL);
+}
+
 int listeners_open(Listeners *all, const char *address) {
+        if (strncmp(address, "tls:", 4) == 0)
+                return open_tls(all, address + 4);
         if (strncmp(address, "unix:", 5) == 0)
                 return open_unix(all, address + 5);
         return -EINVAL;

@@ -11,15 +11,20 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "rest/access.h"
 #include "rest/events.h"
 #include "rest/gateway.h"
 #include "rest/http.h"
+#include "rest/lines.h"
 #include "rest/listen.h"
 #include "rest/loop.h"
 #include "rest/metrics.h"
 #include "rest/page.h"
+#include "rest/settings.h"
+#include "rest/token.h"
 #include "rest/upstream.h"
 
 #define SOCKET "/run/privmemd/io.privmemd.Memory"
@@ -30,6 +35,7 @@ static const char help[] = "privmem-rest [OPTIONS...]\n"
                            "and never holds any of it.\n"
                            "\n"
                            "  --listen=unix:PATH\n"
+                           "  --listen=tls:ADDRESS:PORT\n"
                            "                 Listen there; else on the sockets that the service manager passes.\n"
                            "                 May be given several times\n"
                            "  --group=NAME   Its members may do everything; privmem if not given\n"
@@ -40,6 +46,10 @@ static const char help[] = "privmem-rest [OPTIONS...]\n"
                            "  --wait=SEC     How long a request waits for privmemd to be there; 5 seconds if not\n"
                            "                 given\n"
                            "  --timeout=SEC  How long privmemd may take for an answer; 30 seconds if not given\n"
+                           "  --config=PATH  Read the settings there; else from\n"
+                           "                 " PRIVMEM_REST_CONF ", if it is there\n"
+                           "  --new-token=NAME,inspect|manage,DURATION\n"
+                           "                 Print a new bearer token, and the line for the file of Tokens=\n"
                            "  -h --help      Show this help\n"
                            "     --version   Show the version\n";
 
@@ -48,6 +58,8 @@ static const char help[] = "privmem-rest [OPTIONS...]\n"
 typedef struct Options {
         const char *socket;
         const char *group;
+        const char *config; /* NULL: the usual place, where none need be */
+        const char *new_token;
         const char *addresses[ADDRESSES_MAX];
         size_t n_addresses;
         EventsSettings events;
@@ -58,6 +70,8 @@ typedef struct Options {
 typedef struct Program {
         Loop *loop;
         LoopWatch signals;
+        Settings settings;
+        Access *access;
         Upstream *upstream;
         Gateway *gateway;
         Pages *pages;
@@ -94,19 +108,23 @@ static int add_address(Options *options, const char *address) {
 /* 1: go on; 0: done; negative: wrong usage. */
 static int parse_arguments(int argc, char *argv[], Options *ret) {
         enum {
-                OPTION_GROUP = 256,
+                OPTION_CONFIG = 256,
+                OPTION_GROUP,
                 OPTION_HEARTBEAT,
                 OPTION_LISTEN,
+                OPTION_NEW_TOKEN,
                 OPTION_SOCKET,
                 OPTION_TIMEOUT,
                 OPTION_VERSION,
                 OPTION_WAIT,
         };
         static const struct option options[] = {
+                { "config", required_argument, NULL, OPTION_CONFIG },
                 { "group", required_argument, NULL, OPTION_GROUP },
                 { "heartbeat", required_argument, NULL, OPTION_HEARTBEAT },
                 { "help", no_argument, NULL, 'h' },
                 { "listen", required_argument, NULL, OPTION_LISTEN },
+                { "new-token", required_argument, NULL, OPTION_NEW_TOKEN },
                 { "socket", required_argument, NULL, OPTION_SOCKET },
                 { "timeout", required_argument, NULL, OPTION_TIMEOUT },
                 { "version", no_argument, NULL, OPTION_VERSION },
@@ -117,6 +135,9 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
 
         while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
                 switch (c) {
+                case OPTION_CONFIG:
+                        ret->config = optarg;
+                        break;
                 case OPTION_GROUP:
                         ret->group = optarg;
                         break;
@@ -127,6 +148,9 @@ static int parse_arguments(int argc, char *argv[], Options *ret) {
                 case OPTION_LISTEN:
                         if (add_address(ret, optarg) < 0)
                                 return -EINVAL;
+                        break;
+                case OPTION_NEW_TOKEN:
+                        ret->new_token = optarg;
                         break;
                 case OPTION_SOCKET:
                         ret->socket = optarg;
@@ -177,6 +201,28 @@ static void notify(const char *state) {
 
 /* ---- signals ---- */
 
+/* Type=notify-reload; there is no word for failure but the status line. */
+static void reload(Program *program) {
+        char *message = NULL, state[1024];
+        struct timespec now;
+        int r;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%lld",
+                 (long long) now.tv_sec * 1000000 + now.tv_nsec / 1000);
+        notify(state);
+        r = access_reload(program->access, &message);
+        if (r == 0) {
+                notify("READY=1\nSTATUS=");
+                return;
+        }
+        fprintf(stderr, "privmem-rest: certificates and tokens stay as they were: %s\n", message ?: strerror(-r));
+        snprintf(state, sizeof(state), "READY=1\nSTATUS=Certificates and tokens stay as they were: %s",
+                 message ?: strerror(-r));
+        notify(state);
+        free(message);
+}
+
 static void on_signal(uint32_t events, void *userdata) {
         Program *program = userdata;
         struct signalfd_siginfo info;
@@ -186,6 +232,8 @@ static void on_signal(uint32_t events, void *userdata) {
                 return;
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
                 loop_stop(program->loop);
+        else
+                reload(program);
 }
 
 static int watch_signals(Program *program) {
@@ -216,9 +264,32 @@ static gid_t find_group(const char *name) {
         return group ? group->gr_gid : (gid_t) -1;
 }
 
+static int complain(int r, char *message) {
+        fprintf(stderr, "privmem-rest: cannot start: %s\n", message ?: strerror(-r));
+        free(message);
+        return -EINVAL;
+}
+
+static int configure(Program *p, const Options *options) {
+        const char *path = options->config ?: PRIVMEM_REST_CONF;
+        char *message = NULL;
+        int r;
+
+        r = settings_read(path, &p->settings, &message);
+        if (r == -ENOENT && !options->config) {
+                p->settings = SETTINGS_DEFAULT;
+                r = 0;
+        } else if (r < 0) {
+                fprintf(stderr, "privmem-rest: cannot start: cannot read %s: %s\n", path, strerror(-r));
+                return r;
+        }
+        if (r == 0)
+                r = access_new(&p->settings, &p->access, &message);
+        return r == 0 ? 0 : complain(r, message);
+}
+
 static int make(Program *p, const Options *options) {
         UpstreamSettings upstream = UPSTREAM_SETTINGS_DEFAULT;
-        HttpSettings http = HTTP_SETTINGS_DEFAULT;
         HttpHandler handler;
         int r;
 
@@ -241,9 +312,12 @@ static int make(Program *p, const Options *options) {
         if (r == 0)
                 r = metrics_new(p->upstream, p->gateway, p->events, &p->metrics);
         if (r == 0) {
+                gateway_set_access(p->gateway, p->access);
                 handler = gateway_handler(p->gateway);
-                r = http_new(p->loop, &http, &handler, &p->http);
+                r = http_new(p->loop, &p->settings.http, &handler, &p->http);
         }
+        if (r == 0 && access_tls(p->access))
+                r = http_start_tls(p->http, access_tls(p->access));
         if (r == 0)
                 r = listeners_new(p->loop, p->http, find_group(options->group), &p->listeners);
         if (r < 0)
@@ -251,13 +325,25 @@ static int make(Program *p, const Options *options) {
         return r;
 }
 
+static const char *listen_error(int r) {
+        switch (r) {
+        case -EINVAL:
+                return "it must be unix:PATH or tls:ADDRESS:PORT";
+        case -EPROTONOSUPPORT:
+                return "there is no TCP without TLS; set Certificate= and Key= in privmem-rest.conf";
+        case -ENOTSOCK:
+                return "it is no socket to listen on";
+        default:
+                return strerror(-r);
+        }
+}
+
 static int listen_somewhere(Program *p, const Options *options) {
         int r;
 
         r = listeners_take_passed(p->listeners);
         if (r < 0)
-                fprintf(stderr, "privmem-rest: what the service manager passed is no socket to listen on: %s\n",
-                        strerror(-r));
+                fprintf(stderr, "privmem-rest: cannot take what the service manager passed: %s\n", listen_error(r));
         if (r == 0 && options->n_addresses == 0) {
                 fputs("privmem-rest: no socket was passed; say where to listen with --listen=unix:PATH.\n", stderr);
                 return -EINVAL;
@@ -266,7 +352,7 @@ static int listen_somewhere(Program *p, const Options *options) {
                 r = listeners_open(p->listeners, options->addresses[i]);
                 if (r < 0)
                         fprintf(stderr, "privmem-rest: cannot listen on %s: %s\n", options->addresses[i],
-                                strerror(-r));
+                                listen_error(r));
         }
         return r;
 }
@@ -279,6 +365,8 @@ static void unmake(Program *p) {
         pages_free(p->pages);
         gateway_free(p->gateway);
         upstream_free(p->upstream);
+        access_free(p->access);
+        settings_done(&p->settings);
         if (p->signals.is_on)
                 close(p->signals.fd);
         loop_free(p->loop);
@@ -288,7 +376,9 @@ static int run(const Options *options) {
         Program program = {};
         int r;
 
-        r = make(&program, options);
+        r = configure(&program, options);
+        if (r >= 0)
+                r = make(&program, options);
         if (r >= 0)
                 r = listen_somewhere(&program, options);
         if (r >= 0) {
@@ -302,6 +392,17 @@ static int run(const Options *options) {
         return r;
 }
 
+static int make_token(const char *description) {
+        char *message = NULL;
+        int r;
+
+        r = token_print_new(description, time(NULL), &message);
+        if (r != 0)
+                fprintf(stderr, "privmem-rest: --new-token=%s: %s\n", description, message ?: strerror(-r));
+        free(message);
+        return r == 0 ? 0 : -EINVAL;
+}
+
 int main(int argc, char *argv[]) {
         Options options = { .events = EVENTS_SETTINGS_DEFAULT };
         int r;
@@ -309,5 +410,7 @@ int main(int argc, char *argv[]) {
         r = parse_arguments(argc, argv, &options);
         if (r <= 0)
                 return r < 0 ? 2 : EXIT_SUCCESS;
+        if (options.new_token)
+                return make_token(options.new_token) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         return run(&options) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
