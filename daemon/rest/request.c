@@ -268,7 +268,7 @@ static int check_member(Mapping *m, Span object, Span key, Span value) {
         Scan scan;
         int r = 0;
 
-        if (!field)
+        if (!field || memchr(key.text, '.', key.size))
                 return mistake(m, 422, key, "There is no such parameter.");
         if (field->is_nullable && span_is(value, "null"))
                 return 0;
