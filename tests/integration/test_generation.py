@@ -32,6 +32,7 @@ CHANGES = [
     ("ShareBacking", {"backing": "ram0", "peer": "web2"}),
     ("ReclaimBacking", {"backing": "ram0", "peer": "web2"}),
     ("ReleaseBacking", {"backing": "ram1"}),
+    ("CreateClaim", {"backings": ["ram0"]}),
     ("AttachVM", {}),
 ]
 NO_CHANGES = [

@@ -23,6 +23,11 @@ def pages(client, method, between=lambda n: None, **parameters):
         between(len(found))
 
 
+def lasting(objects):
+    """Without what is told as the clock stands now."""
+    return [{key: value for key, value in one.items() if key != "expiresUSec"} for one in objects]
+
+
 def declare(client, vm, count, **fields):
     client.call("SetSlots", vm=vm, slots=[
         slot(i, 2 * i * PAGE, PAGE, userspaceAddr=HVA + 2 * i * PAGE, **fields) for i in range(count)])
@@ -37,6 +42,8 @@ def host(client):
             client.allocate(f"ram{i}", vm=vm, open=False)
     declare(client, "web1", 21)
     declare(client, "web2", 3)
+    for _ in range(20):
+        client.call("CreateClaim", vm="web1", backings=["ram0"])
     return client
 
 
@@ -51,15 +58,16 @@ def host(client):
     ("ListSlots", {"vm": "web1", "slotId": 4}),
     ("ListSlots", {"slotId": 2}),
     ("ListMetrics", {}),
+    ("ListClaims", {"vm": "web1"}),
     ("ListMemory", {"vm": "web1"}),
     ("ListMemory", {"vm": "web1", "guestPhysAddr": 7 * PAGE, "memorySize": 20 * PAGE}),
 ])
 def test_pages_are_the_list(host, method, parameters):
-    whole = host.listed(method, **parameters)
+    whole = lasting(host.listed(method, **parameters))
     assert whole
     for limit in (1, 2, 3, 5, 21, 1000):
         found = pages(host, method, limit=limit, **parameters)
-        assert [one for page in found for one in page] == whole
+        assert lasting(one for page in found for one in page) == whole
         assert all(len(page) == limit for page in found[:-1]) and 0 < len(found[-1]) <= limit
 
 
@@ -109,6 +117,18 @@ def test_backings_come_and_go_between_pages(host):
         ("web2", "ram0"), ("web2", "ram1"), ("web2", "ram2")]
 
 
+def test_claims_come_and_go_between_pages(host):
+    claims = [one["claim"] for one in host.listed("ListClaims", vm="web1")]
+
+    def change(page):
+        if page == 1:
+            host.call("DeleteClaim", vm="web1", claim=claims[0])
+            host.call("DeleteClaim", vm="web1", claim=claims[4])  # the last one that was sent
+            claims.append(host.call("CreateClaim", vm="web1", backings=["ram1"])["claim"])
+    found = pages(host, "ListClaims", change, vm="web1", limit=5)
+    assert [one["claim"] for page in found for one in page] == claims
+
+
 @pytest.mark.parametrize("parameters", [{}, {"guestPhysAddr": 0}])
 def test_slots_come_and_go_between_pages(host, parameters):
     def change(page):
@@ -155,7 +175,7 @@ def test_cursor_of_another_list(host):
     cursors = {
         method: (parameters, host.call(method, limit=1, **parameters)["nextCursor"])
         for method, parameters in (("ListVMs", {}), ("ListBackings", {}), ("ListSlots", {}), ("ListMetrics", {}),
-                                   ("ListMemory", {"vm": "web1"}))}
+                                   ("ListMemory", {"vm": "web1"}), ("ListClaims", {"vm": "web1"}))}
     for method, (parameters, _) in cursors.items():
         for other, (_, cursor) in cursors.items():
             if other != method:
