@@ -112,7 +112,8 @@ static void array(Json *j, const sd_varlink_field *field, const char *schema, bo
 
 void schema_field(Json *j, const char *key, const sd_varlink_symbol *symbol, const sd_varlink_field *field,
                   bool without_null) {
-        const ValueRow *row = find_value(symbol->name, field->name, /* own= */ false);
+        /* An error repeats what was asked for, right or wrong. */
+        const ValueRow *row = find_value(symbol->name, field->name, symbol->symbol_type == SD_VARLINK_ERROR);
         const char *schema = row ? row->schema : NULL;
         bool nullable = field->field_flags & SD_VARLINK_NULLABLE && !without_null;
 
