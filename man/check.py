@@ -3,8 +3,8 @@
 """The manual says everything: each option, verb, symbol, error and setting has its place in its page, the page names no
 option or symbol that is not there, and the example program compiles.
 
-usage: man/check.py --privmemd=PROGRAM --privmemctl=PROGRAM --symbols=FILE --include=DIRECTORY --errors=FILE
-                    --interface-page=FILE --settings=FILE -- COMPILER…
+usage: man/check.py --privmemd=PROGRAM --privmemctl=PROGRAM --privmem-rest=PROGRAM --symbols=FILE --include=DIRECTORY
+                    --errors=FILE --interface-page=FILE --settings=FILE --rest-settings=FILE -- COMPILER…
 """
 
 import argparse
@@ -52,8 +52,7 @@ def defined_options(text):
     return found
 
 
-def check_privmemd(program):
-    page = "privmemd.8.rst"
+def check_daemon(page, program):
     options = set(OPTION.findall(help_of(program)))
     yield from compare(page, "in OPTIONS, the option", options, defined_options(section(read(MAN / page), "OPTIONS")),
                        lambda name: False)
@@ -113,15 +112,14 @@ def check_interface(errors, page):
     yield from compare("io.privmemd.Memory.7", "in ERRORS, the error", wanted, described, lambda name: False)
 
 
-def check_settings(settings):
-    """policy/privmemd.conf has them all; tests/unit/test-config.c sees to that."""
-    page = "privmemd.conf.5.rst"
+def check_settings(page, settings):
+    """The file in policy/ has them all, in one or several to a comment; the unit tests of both programs see to that."""
     section_name, wanted = None, set()
     for line in read(settings).splitlines():
         section_name = line.strip("[]") if line.startswith("[") else section_name
-        found = re.match(r"#(\w+)=(\S+)$", line)
+        found = re.match(r"#(\w+)=(\S*)$", line)
         if found:
-            wanted.add((section_name, *found.groups()))
+            wanted.add((section_name, found.group(1), found.group(2) or "not said"))
     described = set()
     text = section(read(MAN / page), "SETTINGS")
     for heading, body in re.findall(r"^(\w+)\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.M | re.S):
@@ -133,18 +131,21 @@ def check_settings(settings):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ["privmemd", "privmemctl", "symbols", "include", "errors", "interface-page", "settings"]:
+    for name in ["privmemd", "privmemctl", "privmem-rest", "symbols", "include", "errors", "interface-page", "settings",
+                 "rest-settings"]:
         parser.add_argument("--" + name, required=True)
     parser.add_argument("compiler", nargs="+")
     a = parser.parse_args()
 
     messages = [
-        *check_privmemd(a.privmemd),
+        *check_daemon("privmemd.8.rst", a.privmemd),
+        *check_daemon("privmem-rest.8.rst", a.privmem_rest),
         *check_privmemctl(a.privmemctl),
         *check_library(a.symbols),
         *check_example(a.include, a.compiler),
         *check_interface(a.errors, a.interface_page),
-        *check_settings(a.settings),
+        *check_settings("privmemd.conf.5.rst", a.settings),
+        *check_settings("privmem-rest.8.rst", a.rest_settings),
     ]
     for message in messages:
         print(message)
