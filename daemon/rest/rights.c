@@ -149,7 +149,9 @@ static void consider(const Rights *rights, NameKind kind, const char *name, size
                     one->right <= best->right)
                         continue;
                 best->right = one->right;
-                snprintf(best->name, RIGHTS_NAME_MAX + 1, "%s %s", kind_names[kind], one->name);
+                /* The kind is of four letters at most, with its space. */
+                snprintf(best->name, RIGHTS_NAME_MAX + 1, "%s %.*s", kind_names[kind], (int) RIGHTS_NAME_MAX - 4,
+                         one->name);
         }
 }
 
