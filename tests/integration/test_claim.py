@@ -93,7 +93,8 @@ def test_a_claim_gives_all_memory(daemon, memory_of):
     assert abs(made["expiresUSec"] - time.time() * 1e6 - 5 * MINUTE) < MINUTE
     reply = redeem(daemon.connect(), made["token"])
     assert contents(reply) == {"ram0": b"ram0", "ram1": b"ram1"}
-    assert [(one["kind"], one["size"], one["access"]) for one in reply["backings"]] == [("memfd", MIB, "read_write")] * 2
+    assert [(one["kind"], one["size"], one["access"]) for one in reply["backings"]] == \
+        [("memfd", MIB, "read_write")] * 2
     assert reply["vm"]["name"] == "web1" and reply["vm"]["state"] == "registered"
     assert all(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR for fd in reply.fds)
 
@@ -332,7 +333,8 @@ def test_it_is_logged_once_and_told(daemon, memory_of):
     made = claim(memory_of)
     since = events_of(daemon, ["claim_created"])
     redeem(memory_of, made["token"])
-    line = f"claim {made['claim']} of VM web1, 2 backings, read_write, was redeemed by process {os.getpid()} of uid {ME}"
+    line = (f"claim {made['claim']} of VM web1, 2 backings, read_write, "
+            f"was redeemed by process {os.getpid()} of uid {ME}\n")
     assert daemon.stderr().count(line) == 1
     assert made["token"] not in daemon.stderr()
     (created,) = since
@@ -507,7 +509,8 @@ def test_run_on_a_claim(privmemctl, memory_of, directory):
 
 def test_run_says_what_the_command_does_not_use(privmemctl, memory_of):
     memory_of.close_fds()
-    done = privmemctl("run", "web1", f"--claim={claim(memory_of)['token']}", "--", "sh", "-c", "ls -l /proc/$$/fd", "{ram1}")
+    token = claim(memory_of)["token"]
+    done = privmemctl("run", "web1", f"--claim={token}", "--", "sh", "-c", "ls -l /proc/$$/fd", "{ram1}")
     assert "does not use the backing ram0 of the claim" in done.stderr
     assert "web1/ram1" in done.stdout and "web1/ram0" not in done.stdout
 
@@ -527,10 +530,11 @@ def test_run_refuses_before_it_asks(privmemctl, client, arguments, words):
 def test_run_that_is_refused_leaves_the_claim(privmemctl, memory_of, process, daemon):
     made = claim(memory_of)
     process(ME, become, daemon.path, claim(memory_of)["token"])
-    assert "is attached to VM web1" in privmemctl("run", "web1", f"--claim={made['token']}", "--", "true", status=1).stderr
-    privmemctl("run", "web1", f"--claim={made['token']}", "--", "no-such-command", status=127)
+    given = f"--claim={made['token']}"
+    assert "is attached to VM web1" in privmemctl("run", "web1", given, "--", "true", status=1).stderr
+    privmemctl("run", "web1", given, "--", "no-such-command", status=127)
     assert names(memory_of) == [made["claim"]]
-    privmemctl("run", "web1", f"--claim={made['token']}", "--take-over", "--", "true", "{ram0}{ram1}")
+    privmemctl("run", "web1", given, "--take-over", "--", "true", "{ram0}{ram1}")
     assert names(memory_of) == []
     assert "Ask for a new claim" in privmemctl("run", "web1", "--claim=pmc_no", "--", "true", status=1).stderr
 
@@ -540,7 +544,8 @@ def test_run_that_cannot_execute_says_that_the_claim_is_used_up(privmemctl, memo
     program.write_text("no program")
     program.chmod(0o755)
     memory_of.close_fds()
-    done = privmemctl("run", "web1", f"--claim={claim(memory_of)['token']}", "--", str(program), "{ram0}{ram1}", status=126)
+    given = f"--claim={claim(memory_of)['token']}"
+    done = privmemctl("run", "web1", given, "--", str(program), "{ram0}{ram1}", status=126)
     assert "the claim is used up; ask for another one." in done.stderr
 
 
