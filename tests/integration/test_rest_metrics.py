@@ -2,29 +2,30 @@
 """GET /metrics: what monitoring systems make of it, and the alert rules that are shipped."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
 import pathlib
 import re
-import select
-import socket
 import subprocess
-import threading
 import time
-import urllib.parse
 
 import pytest
 
 import user
 from broker import wait_until
-from contract import PROJECT
+from certificates import Authority
+from contract import INTERFACE, PROJECT
+from http_peer import Gateway
 from memory import MIB, PAGE, fill, slot
+from prometheus import Prometheus
 from rest import Connection, problem
 
 OPENMETRICS, PLAIN = "application/openmetrics-text", "text/plain"
 RULES = PROJECT / "policy" / "privmemd.rules.yml"
 HVA = 0x7E0000000000
+TOKEN = "only-for-this-test"
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (\S+)')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
@@ -171,6 +172,15 @@ def test_every_alert_is_tested():
         assert re.search(rf"alertname: {alert}\n +exp_alerts:", tested), alert
 
 
+def test_manual_has_every_metric_and_alert(rest, furnished):
+    manual = (PROJECT / "docs" / "monitoring.md").read_text()
+    manual = re.sub(r"`(privmem_\w+)_size_bytes`, `…_free_bytes`(, `…_reserved_bytes`)?",
+                    r"`\1_size_bytes` `\1_free_bytes` `\1_reserved_bytes`", manual)
+    names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples(scrape(rest))}
+    assert [name for name in sorted(names) if f"`{name}`" not in manual] == []
+    assert [name for name in re.findall(r"alert: (\w+)", RULES.read_text()) if f"`{name}`" not in manual] == []
+
+
 def test_without_privmemd(rest, daemon):
     assert value(rest, "privmem_up") == 1
     daemon.stop()
@@ -220,13 +230,17 @@ def test_who_has_no_right_reads_nothing(rest):
 @pytest.mark.root
 def test_ten_thousand_vms(rest, daemon):
     """So many are all there, in bounded memory and time."""
-    names = iter(range(10000))
-    for uid in range(20000, 20010):
+    for owner in range(10):
         with daemon.connect() as client:
-            for _ in range(1000):
-                name = f"vm{next(names)}"
-                client.call("RegisterVM", name=name, ownerUID=uid)
-                client.call("AllocateBacking", vm=name, name="ram0", size=PAGE, open=False)
+            messages = []
+            for number in range(1000):
+                name = f"vm{1000 * owner + number}"
+                messages += [("RegisterVM", {"name": name, "ownerUID": 20000 + owner}),
+                             ("AllocateBacking", {"vm": name, "name": "ram0", "size": PAGE, "open": False})]
+            client.send_bytes(b"".join(
+                json.dumps({"method": f"{INTERFACE}.{method}", "parameters": parameters, "oneway": True}).encode() + b"\0"
+                for method, parameters in messages))
+            client.call("GetHost")
     before = rest.rss()
     start = time.monotonic()
     text = scrape(rest)
@@ -247,114 +261,59 @@ def test_ten_thousand_vms(rest, daemon):
 # ---- a real Prometheus ----
 
 
-class Forwarder:
-    """TCP on 127.0.0.1 to the unix socket, for a scraper that knows no unix sockets."""
-
-    def __init__(self, path):
-        self.path = str(path)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                threading.Thread(target=self._forward, args=[client], daemon=True).start()
-
-    def _forward(self, client):
-        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
-            server.connect(self.path)
-            while True:
-                for one in select.select([client, server], [], [])[0]:
-                    if not (data := one.recv(1 << 16)):
-                        return
-                    (server if one is client else client).sendall(data)
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
-
-
-class Prometheus:
-    def __init__(self, directory, target):
-        self.port = free_port()
-        config = directory / "prometheus.yml"
-        config.write_text(json.dumps({
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
-            "rule_files": [str(RULES)],
-            "scrape_configs": [{"job_name": "privmem", "static_configs": [{"targets": [target]}]}],
-        }))
-        self.log = directory / "prometheus.log"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'prometheus'}",
-                 f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log)
-
-    def ask(self, path, **query):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", f"/api/v1/{path}?{urllib.parse.urlencode(query)}")
-            answer = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-        assert answer["status"] == "success", answer
-        return answer["data"]
-
-    def is_up(self):
-        if self.process.poll() is not None:
-            raise AssertionError(self.log.read_text(errors="replace"))
-        try:
-            (target,) = self.ask("targets")["activeTargets"]
-        except (ConnectionRefusedError, ValueError):
-            return False
-        assert not target["lastError"], target
-        return target["health"] == "up"
-
-    def value(self, expression):
-        found = self.ask("query", query=expression)["result"]
-        return float(found[0]["value"][1]) if found else None
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(20)
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    made = Authority(tmp_path_factory.mktemp("authority"))
+    made.server()
+    made.issue("prometheus")
+    return made
 
 
 @pytest.fixture
-def prometheus(rest, directory):
-    forwarder = Forwarder(rest.path)
-    started = Prometheus(directory, f"127.0.0.1:{forwarder.port}")
+def tls(directory, daemon, authority):
+    """A privmem-rest that takes a token, or a certificate, for the right to inspect."""
+    rights, tokens = directory / "rights", directory / "tokens"
+    rights.write_text("CN prometheus = inspect\n")
+    tokens.write_text(f"prometheus inspect 2099-01-01T00:00:00Z {hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
+    tokens.chmod(0o600)
+    gateway = Gateway(daemon, directory, "\n".join([
+        "[TLS]", f"Certificate={authority.directory / 'server.crt'}", f"Key={authority.directory / 'server.key'}",
+        f"ClientCA={authority.crt}", f"ClientCRL={authority.crl_path}", f"ClientRights={rights}",
+        f"Tokens={tokens}", ""]), tls=True)
+    yield gateway.wait_ready()
+    assert gateway.stop() == 0
+
+
+@pytest.fixture
+def prometheus(directory, tls, authority):
+    """Comes in by a token, by a certificate, and by a token that is none."""
+    trust = {"ca_file": str(authority.crt)}
+    certificate = {"cert_file": str(authority.directory / "prometheus.crt"),
+                   "key_file": str(authority.directory / "prometheus.key")}
+    started = Prometheus(directory, RULES, tls.port, {
+        "privmem": {"tls_config": trust, "authorization": {"credentials": TOKEN}},
+        "certificate": {"tls_config": {**trust, **certificate}},
+        "stranger": {"tls_config": trust, "authorization": {"credentials": "wrong"}},
+    })
     yield started
     started.stop()
-    forwarder.close()
 
 
 @pytest.mark.plain
-def test_prometheus_scrapes_it(furnished, rest, prometheus):
-    wait_until(prometheus.is_up, 20, "the first scrape")
-    wait_until(lambda: prometheus.value("privmem_up") == 1, what="a sample")
-    assert prometheus.value('sum(privmem_vm_promised_bytes{vm="web2"})') == 8 * MIB
+def test_prometheus_scrapes_it_and_raises_an_alert(furnished, prometheus):
+    health = wait_until(prometheus.health, 20, "the first scrapes")
+    assert (health["privmem"], health["certificate"]) == (("up", ""), ("up", ""))
+    assert health["stranger"][0] == "down" and "401" in health["stranger"][1]
+    wait_until(lambda: prometheus.value('privmem_up{job="privmem"}') == 1, what="a sample")
+    assert prometheus.value('sum(privmem_vm_promised_bytes{vm="web2",job="privmem"})') == 8 * MIB
     assert prometheus.value('privmem_vm_slots_refused_total{vm="web2"}') == 1
     assert prometheus.value('privmem_call_duration_seconds_count{method="SetSlot"}') == 3
     metadata = prometheus.ask("metadata", metric="privmem_vm_promised_bytes")["privmem_vm_promised_bytes"]
     assert metadata == [{"type": "gauge", "help": "Sum of their sizes.", "unit": "bytes"}]
-    (group,) = prometheus.ask("rules")["groups"]
-    assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
-    wait_until(lambda: {rule["health"] for rule in prometheus.ask("rules")["groups"][0]["rules"]} == {"ok"},
-               what="the first evaluation of the rules")
-    # The second VM wants what the first one has: an alert fires.
+    wait_until(lambda: set(prometheus.rules().values()) == {"ok"}, what="the first evaluation of the rules")
+    # A VM wants what another one has.
     furnished.call("RegisterVM", name="web3")
-    refused = slot(0, 0, PAGE, backing="ram0", backingVM="web1", userspaceAddr=HVA)
-    assert furnished.fails("SlotRefused", "SetSlot", vm="web3", slot=refused)["verdict"]["rule"] == "undeclared_alias"
-
-    def alerts():
-        return {(one["labels"]["alertname"], one["labels"].get("vm")): one["state"]
-                for one in prometheus.ask("alerts")["alerts"]}
-
-    wait_until(lambda: alerts().get(("PrivmemAliasRefused", "web3")) == "firing", 10, "the alert")
-    assert alerts().get(("PrivmemCustodyNone", None)) == "pending"
+    alias = slot(0, 0, PAGE, backing="ram0", backingVM="web1", userspaceAddr=HVA)
+    assert furnished.fails("SlotRefused", "SetSlot", vm="web3", slot=alias)["verdict"]["rule"] == "undeclared_alias"
+    wait_until(lambda: prometheus.alerts().get(("PrivmemAliasRefused", "web3")) == "firing", 10, "the alert")
+    assert prometheus.alerts().get(("PrivmemCustodyNone", None)) == "pending"
