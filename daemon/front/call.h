@@ -9,6 +9,7 @@
 
 #include "front/event.h"
 #include "front/front.h"
+#include "front/links.h"
 #include "front/listener.h"
 #include "front/tally.h"
 
@@ -28,6 +29,7 @@ struct Front {
         Registry *registry;
         sd_event *event;
         sd_varlink_server *server;
+        Links *links;
         FrontSettings settings;
         Listener *listeners[LISTENERS_MAX];
         size_t n_listeners;

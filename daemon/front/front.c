@@ -209,13 +209,18 @@ static void on_accept(int fd, void *userdata) {
         r = sd_varlink_set_allow_fd_passing_input(link, true);
         if (r >= 0)
                 r = sd_varlink_set_allow_fd_passing_output(link, true);
+        if (r >= 0)
+                r = links_add(front->links, link);
         if (r < 0)
                 (void) sd_varlink_close(link);
 }
 
 static void on_disconnect(sd_varlink_server *server, sd_varlink *link, void *userdata) {
+        Front *front = userdata;
+
         (void) server;
-        stream_forget_link(userdata, link);
+        stream_forget_link(front, link);
+        links_forget(front->links, link);
 }
 
 int front_configure(Front *front, const FrontSettings *settings) {
@@ -249,10 +254,7 @@ static int configure_server(Front *front) {
         r = sd_varlink_server_bind_disconnect(front->server, on_disconnect);
         if (r < 0)
                 return r;
-        r = front_configure(front, &FRONT_SETTINGS_DEFAULT);
-        if (r < 0)
-                return r;
-        return sd_varlink_server_attach_event(front->server, front->event, SD_EVENT_PRIORITY_NORMAL);
+        return front_configure(front, &FRONT_SETTINGS_DEFAULT);
 }
 
 int front_new(sd_event *event, Service *service, Front **ret) {
@@ -268,6 +270,8 @@ int front_new(sd_event *event, Service *service, Front **ret) {
         front->started = usec_of(CLOCK_REALTIME);
         TAILQ_INIT(&front->streams);
         r = event_log_new(&front->log);
+        if (r >= 0)
+                r = links_new(event, &front->links);
         if (r >= 0)
                 r = sd_event_add_post(event, &front->pump, stream_pump, front);
         if (r >= 0)
@@ -328,6 +332,7 @@ Front *front_free(Front *front) {
         if (front->server)
                 (void) sd_varlink_server_shutdown(front->server);
         sd_varlink_server_unref(front->server);
+        links_free(front->links);
         sd_event_source_disable_unref(front->pump);
         sd_event_source_disable_unref(front->kick);
         event_log_free(front->log);

@@ -146,10 +146,9 @@ class Session:
     def recover(self):
         """There is a privmemd, and it answers."""
         self.client.close()
-        if self.manager.daemon.process.poll() is not None:
-            self.manager.settle()
-            self.start()
-            return
         self.client = self.manager.daemon.connect()
         self.client.socket.settimeout(PATIENCE)
-        self.client.call("GetHost")
+        if not serves(self.client, self.manager.daemon.pid):
+            self.client.close()
+            self.manager.wait_end()
+            self.start()

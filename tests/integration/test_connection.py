@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import types
 import user
 
 import pytest
@@ -23,6 +24,7 @@ from memory import PAGE
 from wire import Client, Closed
 
 LIMIT = 1024
+ANSWER_SECONDS = 2  # at most, while others flood
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +115,8 @@ def test_no_file_descriptor_left_to_receive_one(start):
 
 @contextlib.contextmanager
 def calls_without_end(daemon):
-    """A client that has always sent more calls than were answered."""
-    link = daemon.connect().socket
+    """A client that has always sent more calls than were answered; received: bytes of answers."""
+    link, flood = daemon.connect().socket, types.SimpleNamespace(received=0)
     calls = (json.dumps({"method": f"{INTERFACE}.GetHost", "parameters": {}}).encode() + b"\0") * 100
 
     def send():
@@ -124,13 +126,13 @@ def calls_without_end(daemon):
 
     def receive():
         with contextlib.suppress(OSError):
-            while link.recv(1 << 18):
-                pass
+            while size := len(link.recv(1 << 18)):
+                flood.received += size
 
     threads = [threading.Thread(target=one) for one in (send, receive)]
     for thread in threads:
         thread.start()
-    yield
+    yield flood
     with contextlib.suppress(OSError):
         link.shutdown(socket.SHUT_RDWR)
     for thread in threads:
@@ -143,3 +145,16 @@ def test_ends_while_a_client_calls_without_end(start):
         time.sleep(0.5)
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(10) == 0
+
+
+def test_others_are_heard_while_clients_call_without_end(daemon):
+    """A call waits for a few of theirs, not for all. Those who flood have their turns too."""
+    with calls_without_end(daemon) as flood, calls_without_end(daemon) as other_flood:
+        wait_until(lambda: flood.received and other_flood.received, what="answers to both")
+        for number in range(20):
+            client, before = daemon.connect(), (flood.received, other_flood.received)
+            start = time.monotonic()
+            client.call("GetHost")
+            assert time.monotonic() - start < ANSWER_SECONDS, f"call {number}"
+            client.close()
+        wait_until(lambda: flood.received > before[0] and other_flood.received > before[1], what="more answers to both")

@@ -10,8 +10,9 @@ import pytest
 
 import memory
 from broker import wait_until
-from inject import HVA, LIBRARY_MEMORY, OWN_CALLS, OWN_MEMORY, Injector, Session, look
-from memory import MIB, PAGE, slot
+from hugepages import pool
+from inject import HVA, LIBRARY_CALLS, LIBRARY_MEMORY, OWN_CALLS, OWN_MEMORY, Injector, Session, look
+from memory import HUGE_PAGE, MIB, PAGE, slot
 from wire import Closed, Refusal
 
 pytestmark = [pytest.mark.plain, pytest.mark.timeout(120),
@@ -54,11 +55,13 @@ def streamed(method, **parameters):
 BATCH = [slot(0, 0, 0), slot(1, MIB, MIB, backing="ram0", userspaceAddr=HVA + MIB),
          slot(2, 4 * MIB, 3 * PAGE, backing="ram1", userspaceAddr=HVA + 4 * MIB)]
 
+HUGE = "AllocateBacking of huge pages"
 OPERATIONS = {
     "RegisterVM": call("RegisterVM", name="web9", exitPolicy="retain"),
     "AllocateBacking": call("AllocateBacking", vm="web1", name="ram9", size=MIB),
     "AllocateBacking bound": call("AllocateBacking", vm="web1", name="ram9", size=MIB, numaPolicy="bind",
                                   numaNodes=[0]),
+    HUGE: call("AllocateBacking", vm="web1", name="ram9", size=HUGE_PAGE, kind="hugetlb"),
     "AdoptBacking": adopt,
     "OpenBacking": call("OpenBacking", vm="web1", backing="ram0"),
     "OpenBacking for reading": call("OpenBacking", vm="web1", backing="ram0", access="read_only"),
@@ -137,14 +140,23 @@ class Trial:
         except Refusal as refusal:
             assert refusal.error != "org.varlink.service.InvalidParameter"
             success = False
-        except GONE:
+        except GONE as error:
+            assert which != LIBRARY_CALLS or not isinstance(error, TimeoutError), "no answer, and the connection is open"
             answered = success = False
         _, failed, name = self.injector.disarm()
         # sd-varlink and sd-event may close a connection, let it be, or abort.
-        assert answered or which == LIBRARY_MEMORY, f"{name}: no answer"
-        if not answered:
+        assert answered or which in (LIBRARY_MEMORY, LIBRARY_CALLS), f"{name}: no answer"
+        if not answered or not self.is_open():
             self.session.recover()
         return failed, success, name
+
+    def is_open(self):
+        """A connection that is not closed is one that answers."""
+        try:
+            self.session.client.call("GetHost")
+            return True
+        except (Closed, BrokenPipeError, ConnectionResetError):
+            return False
 
     def check(self, which, nth, success, name, kill):
         where = f"{name}, {nth} of {which}"
@@ -184,12 +196,26 @@ def trial(directory, contract, request):
     trial.close()
 
 
-@pytest.mark.parametrize("trial", OPERATIONS, indirect=True)
+@pytest.mark.parametrize("trial", [name for name in OPERATIONS if name != HUGE], indirect=True)
 def test_each_failure_of(trial):
     assert trial.exhaust(OWN_MEMORY) + trial.exhaust(OWN_CALLS) > 2
+
+
+@pytest.mark.parametrize("trial", [HUGE], indirect=True)
+def test_each_failure_with_huge_pages(pages, trial):
+    assert trial.exhaust(OWN_MEMORY) + trial.exhaust(OWN_CALLS) > 2
+    trial.close()
+    trial.session = None
+    wait_until(lambda: pool("free_hugepages") - pool("resv_hugepages") == pages, 5, "that no huge page is left over")
 
 
 @pytest.mark.parametrize("trial", ["AllocateBacking", "SetSlots", "AttachVM"],
                          indirect=True)
 def test_no_memory_for_a_library(trial):
     assert trial.exhaust(LIBRARY_MEMORY) > 20
+
+
+@pytest.mark.parametrize("trial", ["AllocateBacking", "SetSlots", "AttachVM", "ListHolders", "GetHost"], indirect=True)
+def test_each_call_of_a_library(trial):
+    """A connection is closed rather than silent."""
+    assert trial.exhaust(LIBRARY_CALLS) > 1
