@@ -169,7 +169,6 @@ static void go_on(HolderDesk *desk) {
         int r = 0;
 
         if (TAILQ_EMPTY(&desk->walking)) {
-                /* Nobody waits for this one any more. */
                 end_walk(desk);
                 r = begin(desk);
         }
@@ -181,12 +180,19 @@ static void go_on(HolderDesk *desk) {
         end_walk(desk);
 }
 
+/* A walk has files of /proc open, so it ends with the last of those who wait for it. */
+static void go_on_or_end(HolderDesk *desk) {
+        if (has_work(desk))
+                go_on(desk);
+        else
+                end_walk(desk);
+}
+
 static int on_idle(sd_event_source *source, void *userdata) {
         HolderDesk *desk = userdata;
 
         (void) source;
-        if (has_work(desk))
-                go_on(desk);
+        go_on_or_end(desk);
         return has_work(desk) ? 0 : set_running(desk, false);
 }
 
@@ -195,8 +201,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata) {
 
         (void) source;
         (void) usec;
-        if (has_work(desk))
-                go_on(desk);
+        go_on_or_end(desk);
         return set_running(desk, has_work(desk));
 }
 

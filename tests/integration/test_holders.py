@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -556,6 +557,16 @@ def test_several_at_once(daemon, client, ram, process):
     for reader in readers:
         reply, continues = reader.receive_reply("ListHolders")
         assert (len(reply["holders"]), reply["holders"][0]["pid"], continues) == (1, one.result, False)
+
+
+def test_whoever_does_not_wait_for_the_answer(daemon, client, ram):
+    """Whenever they hang up, nothing of /proc stays open."""
+    for i in range(60):
+        with daemon.connect() as reader:
+            reader.call("GetHost")
+            reader.send("ListHolders", {"vm": "web1"})
+            time.sleep(i * 0.00003)
+        wait_until(lambda: not any(path.startswith("/proc") for path in daemon.fds().values()), what="the walk's end")
 
 
 def test_limit_for_each_uid(daemon, client, group):
