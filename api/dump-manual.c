@@ -81,6 +81,31 @@ static const char *right_words(const char *right) {
         return "everybody";
 }
 
+static void dump_routes(FILE *out, const char *method) {
+        const char *separator = "";
+
+        fputs("REST: ", out);
+        for (const RouteRow *route = route_rows; route->method; route++)
+                if (strcmp(route->method, method) == 0) {
+                        fprintf(out, "%s``%s %s``", separator, route->verb, route->path);
+                        separator = ", ";
+                }
+        fputs(*separator ? ".\n\n" : "none.\n\n", out);
+}
+
+/* Its own, and those of its right. */
+static void dump_errors(FILE *out, const char *method) {
+        const char *separator = "";
+
+        fputs("Errors: ", out);
+        for (const ErrorRow *row = error_rows; row->name; row++)
+                if (method_fails_with(method, row->name)) {
+                        fprintf(out, "%s``%s``", separator, row->name);
+                        separator = ", ";
+                }
+        fputs(*separator ? ".\n\n" : "none of its own.\n\n", out);
+}
+
 static void dump_method(FILE *out, const sd_varlink_symbol *symbol, const char *comment) {
         const OperationRow *row = find_operation(symbol->name);
 
@@ -91,6 +116,8 @@ static void dump_method(FILE *out, const sd_varlink_symbol *symbol, const char *
                 symbol->symbol_flags & SD_VARLINK_SUPPORTS_MORE ? " Takes ``more``." :
                                                                   "",
                 row->fds > 0 ? " May carry one file descriptor." : "");
+        dump_routes(out, symbol->name);
+        dump_errors(out, symbol->name);
         fputs("Input:\n\n", out);
         if (!dump_fields(out, symbol, SD_VARLINK_INPUT))
                 fputs("none\n\n", out);
@@ -109,7 +136,9 @@ static void dump_error(FILE *out, const sd_varlink_symbol *symbol) {
         heading(out, symbol->name, '-');
         for (const ErrorRow *row = error_rows; row->name; row++)
                 if (strcmp(row->name, symbol->name) == 0)
-                        fprintf(out, "%s In libprivmem: ``-%s``.\n\n", row->sentence, row->errno_name);
+                        fprintf(out, "%s In libprivmem: ``-%s``. In REST: %u%s.\n\n", row->sentence, row->errno_name,
+                                row->status,
+                                error_has_verdict(symbol) ? ", and 422 if a verdict has a ``kernelErrno``" : "");
         dump_fields(out, symbol, SD_VARLINK_REGULAR);
 }
 

@@ -29,10 +29,6 @@ bool openapi_is_answered(const sd_varlink_field *field, const void *userdata) {
         return strcmp(field->name, "fileDescriptor") != 0;
 }
 
-bool openapi_has_verdict(const sd_varlink_symbol *error) {
-        return find_field(error, SD_VARLINK_REGULAR, "verdict") || find_field(error, SD_VARLINK_REGULAR, "verdicts");
-}
-
 /* One for each method; the only element of a list is its type itself, and so is an event. */
 void openapi_replies(Json *j) {
         for (const OperationRow *row = operation_rows; row->name; row++) {

@@ -15,6 +15,3 @@ void openapi_problems(Json *j);
 
 /* A method's output field in REST: all but file descriptors. */
 bool openapi_is_answered(const sd_varlink_field *field, const void *userdata);
-
-/* Whether the error is about slots, so that its status depends on the verdict: see errors.def. */
-bool openapi_has_verdict(const sd_varlink_symbol *error);

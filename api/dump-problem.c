@@ -54,7 +54,7 @@ static void common_required(Json *j) {
 }
 
 static void properties_of(Json *j, const ErrorRow *row, const sd_varlink_symbol *error) {
-        bool has_verdict = openapi_has_verdict(error);
+        bool has_verdict = error_has_verdict(error);
         char type[128], statuses[64];
 
         snprintf(type, sizeof(type), TYPE_PREFIX "%s", row->name);

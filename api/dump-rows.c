@@ -139,3 +139,7 @@ bool route_never(const RouteRow *route, const char *what) {
                         return true;
         return false;
 }
+
+bool error_has_verdict(const sd_varlink_symbol *error) {
+        return find_field(error, SD_VARLINK_REGULAR, "verdict") || find_field(error, SD_VARLINK_REGULAR, "verdicts");
+}

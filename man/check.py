@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The manual says everything: each option, verb, symbol, error and setting has its place in its page, the page names no
+"""The manual says everything: each option, verb, symbol, error, address and setting has its place in its page, the page names no
 option or symbol that is not there, and the example program compiles.
 
 usage: man/check.py --privmemd=PROGRAM --privmemctl=PROGRAM --privmem-rest=PROGRAM --symbols=FILE --include=DIRECTORY
-                    --errors=FILE --interface-page=FILE --settings=FILE --rest-settings=FILE -- COMPILER…
+                    --errors=FILE --operations=FILE --interface-page=FILE --settings=FILE --rest-settings=FILE -- COMPILER…
 """
 
 import argparse
@@ -112,6 +112,13 @@ def check_interface(errors, page):
     yield from compare("io.privmemd.Memory.7", "in ERRORS, the error", wanted, described, lambda name: False)
 
 
+def check_routes(operations, page):
+    rows = re.findall(r'^ROUTE\(\w+,\s+(\w+),\s+"([^"]+)"', read(operations), re.M)
+    wanted = {f"{verb} {path}" for verb, path in rows}
+    described = set(re.findall(r"``((?:GET|PUT|POST|DELETE) /[^`]*)``", section(read(page), "METHODS")))
+    yield from compare("io.privmemd.Memory.7", "in METHODS, the address", wanted, described, lambda name: False)
+
+
 def check_settings(page, settings):
     """The file in policy/ has them all, in one or several to a comment; the unit tests of both programs see to that."""
     section_name, wanted = None, set()
@@ -131,7 +138,7 @@ def check_settings(page, settings):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ["privmemd", "privmemctl", "privmem-rest", "symbols", "include", "errors", "interface-page", "settings",
+    for name in ["privmemd", "privmemctl", "privmem-rest", "symbols", "include", "errors", "operations", "interface-page", "settings",
                  "rest-settings"]:
         parser.add_argument("--" + name, required=True)
     parser.add_argument("compiler", nargs="+")
@@ -144,6 +151,7 @@ def main():
         *check_library(a.symbols),
         *check_example(a.include, a.compiler),
         *check_interface(a.errors, a.interface_page),
+        *check_routes(a.operations, a.interface_page),
         *check_settings("privmemd.conf.5.rst", a.settings),
         *check_settings("privmem-rest.8.rst", a.rest_settings),
     ]
