@@ -212,6 +212,30 @@ static void share(Backing *backing, VM *peer) {
         }
 }
 
+/* One ends, or one begins: to up to three backings, of which one may be named twice. */
+static void change_claims(VM *vm) {
+        Claim *claim = claim_next(vm, vm->n_claims > 0 ? next_random((uint32_t) registry->last_id + 1) : 0);
+        Backing *backings[3];
+        ClaimSpec spec = {
+                .read_only = next_random(2),
+                .expires_usec = next_random(1000),
+                .backings = backings,
+                .digest = { (uint8_t) next_random(256), 1 },
+        };
+
+        if (claim && next_random(2)) {
+                must(record_claim_gone(&ledger, claim));
+                claim_free(claim);
+                return;
+        }
+        for (size_t i = 0; i < 3; i++) {
+                backings[spec.n_backings] = any_backing(vm);
+                spec.n_backings += backings[spec.n_backings] != NULL;
+        }
+        if (spec.n_backings > 0 && claim_new(vm, &spec, &claim) == 0)
+                must(record_claim(&ledger, claim));
+}
+
 static uint64_t any_page(void) {
         return P * next_random(PAGES);
 }
@@ -311,8 +335,10 @@ static void change(void) {
                 drop_backing(backing);
         else if (what < 35 && backing && any_vm())
                 share(backing, any_vm() ?: vm);
-        else if (what < 45)
+        else if (what < 42)
                 set_attributes(vm);
+        else if (what < 45)
+                change_claims(vm);
         else
                 set_slots(vm);
 }
