@@ -610,6 +610,7 @@ def test_the_ledger_has_the_digest_and_not_the_token(manager):
     assert made["token"].encode() not in ledger.data and made["token"][4:].encode() not in ledger.data
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("step, is_used", [("commit.begun:5", False), ("commit.done:5", True)])
 def test_killed_while_it_redeems(directory, contract, step, is_used):
     """The fifth commit is the one of the redemption, which comes before the answer."""
