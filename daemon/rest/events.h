@@ -19,13 +19,8 @@ typedef struct EventsSettings {
         uint64_t heartbeat_usec; /* silence is broken by then */
 } EventsSettings;
 
-#define EVENTS_SETTINGS_DEFAULT \
-        ((EventsSettings) { \
-                .ring = RING_SETTINGS_DEFAULT, \
-                .subscribers = 2048, \
-                .per_caller = 1024, \
-                .heartbeat_usec = 15 * LOOP_SEC, \
-        })
+/* How many there may be is settings.h's. */
+#define EVENTS_SETTINGS_DEFAULT ((EventsSettings) { .ring = RING_SETTINGS_DEFAULT, .heartbeat_usec = 15 * LOOP_SEC })
 
 /* Subscribes, and adds its address to the gateway. */
 int events_new(Loop *loop, Upstream *upstream, Gateway *gateway, const EventsSettings *settings, Events **ret);

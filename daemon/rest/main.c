@@ -288,6 +288,14 @@ static int configure(Program *p, const Options *options) {
         return r == 0 ? 0 : complain(r, message);
 }
 
+static int make_events(Program *p, const Options *options) {
+        EventsSettings settings = options->events;
+
+        settings.subscribers = p->settings.subscribers;
+        settings.per_caller = p->settings.subscribers_per_caller;
+        return events_new(p->loop, p->upstream, p->gateway, &settings, &p->events);
+}
+
 static int make(Program *p, const Options *options) {
         UpstreamSettings upstream = UPSTREAM_SETTINGS_DEFAULT;
         HttpHandler handler;
@@ -308,7 +316,7 @@ static int make(Program *p, const Options *options) {
         if (r == 0)
                 r = pages_new(p->gateway, p->upstream, &p->pages);
         if (r == 0)
-                r = events_new(p->loop, p->upstream, p->gateway, &options->events, &p->events);
+                r = make_events(p, options);
         if (r == 0)
                 r = metrics_new(p->upstream, p->gateway, p->events, &p->metrics);
         if (r == 0) {

@@ -34,6 +34,8 @@ static const Setting table[] = {
         { "Limits", "HeaderSec", SECONDS, offsetof(Settings, http.header_usec), 3600 },
         { "Limits", "BodySec", SECONDS, offsetof(Settings, http.body_usec), 3600 },
         { "Limits", "IdleSec", SECONDS, offsetof(Settings, http.idle_usec), 3600 },
+        { "Limits", "Subscribers", NUMBER, offsetof(Settings, subscribers), CONNECTIONS_MAX },
+        { "Limits", "SubscribersPerCaller", NUMBER, offsetof(Settings, subscribers_per_caller), CONNECTIONS_MAX },
         { "TLS", "Certificate", PATH, offsetof(Settings, certificate), 0 },
         { "TLS", "Key", PATH, offsetof(Settings, key), 0 },
         { "TLS", "ClientCA", PATH, offsetof(Settings, client_ca), 0 },

@@ -12,12 +12,14 @@
 
 typedef struct Settings {
         HttpSettings http;
+        uint32_t subscribers, subscribers_per_caller;                /* of events */
         uint32_t connections_per_address;                            /* of TLS */
         uint32_t handshakes_per_second;                              /* of one address */
         char *certificate, *key, *client_ca, *crl, *rights, *tokens; /* paths; NULL if not set */
 } Settings;
 
-#define SETTINGS_DEFAULT ((Settings) { .http = HTTP_SETTINGS_DEFAULT })
+#define SETTINGS_DEFAULT \
+        ((Settings) { .http = HTTP_SETTINGS_DEFAULT, .subscribers = 2048, .subscribers_per_caller = 1024 })
 
 /* With newline and terminating NUL; libinih has room for no more. */
 #define SETTINGS_LINE_MAX 190U

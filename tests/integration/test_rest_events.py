@@ -310,6 +310,20 @@ def test_who_has_no_right_hears_nothing(rest):
     problem(rest.get("/v1/events", uid=user.ALICE), 403)
 
 
+def test_limits(directory, daemon, start_rest):
+    settings = directory / "rest.conf"
+    for line, status, word in [("Subscribers=2", 503, "Retry-After"), ("SubscribersPerCaller=2", 429, None)]:
+        settings.write_text(f"[Limits]\n{line}\n")
+        rest = start_rest(daemon, arguments=[f"--config={settings}"])
+        listeners = [Listener(rest) for _ in range(2)]
+        refused = rest.get("/v1/events")
+        problem(refused, status)
+        assert word is None or int(refused.headers[word]) > 0
+        listeners.pop().close()
+        wait_until(lambda rest=rest: rest.request("HEAD", "/v1/events").status == 200, what="a place")
+        listeners.pop().close()
+
+
 @pytest.fixture
 def many_fds():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -49,6 +49,8 @@ static void expect_default(const Settings *s) {
         assert_int_equal(s->http.header_usec, 15 * LOOP_SEC);
         assert_int_equal(s->http.body_usec, 30 * LOOP_SEC);
         assert_int_equal(s->http.idle_usec, 60 * LOOP_SEC);
+        assert_int_equal(s->subscribers, 2048);
+        assert_int_equal(s->subscribers_per_caller, 1024);
         assert_null(s->certificate);
         assert_null(s->key);
         assert_null(s->client_ca);
@@ -160,7 +162,7 @@ static void the_installed_file(void **state) {
                 if (!is_path)
                         strcat(uncommented, is_setting ? line + 1 : line);
         }
-        assert_int_equal(n, 14);
+        assert_int_equal(n, 16);
         assert_int_equal(parse(uncommented, &s), 0);
         expect_default(&s);
         assert_int_equal(settings_read("/nowhere/x.conf", &s, &message), -ENOENT);
