@@ -7,8 +7,8 @@
 #include "rest/openmetrics.h"
 
 #define HTTP_TALLY_BOUNDS 12U
-/* Addresses and methods together; there are fewer. */
-#define HTTP_TALLY_ROWS   128U
+/* Addresses and methods together; there are fewer: what does not exist has one address. */
+#define HTTP_TALLY_ROWS   256U
 /* Statuses of one of them; more count as the last. */
 #define HTTP_TALLY_CODES  16U
 

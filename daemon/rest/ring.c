@@ -145,7 +145,7 @@ static int parse(const Ring *ring, Span event, RingEntry **ret) {
 
         if (!scan_find(event, "sequence", &value) || !scan_uint64(value, &sequence) ||
             !scan_find(event, "kind", &value) || !scan_plain_string(value, &kind) || kind.size > 64 ||
-            memchr(event.text, '\n', event.size))
+            memchr(event.text, '\n', event.size) || memchr(event.text, '\r', event.size))
                 return -EBADMSG;
         entry = ring_entry_new(sequence, kind, event);
         if (!entry)

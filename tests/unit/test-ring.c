@@ -150,6 +150,49 @@ static void slow_reader(void **state) {
         assert_all(&slow, 121 - ENTRIES, 120);
 }
 
+/* Whatever the speed of each: every number comes once and in order, or is named in a gap. */
+static void many_readers(void **state) {
+        enum {
+                READERS = 20,
+                STEPS = 20000
+        };
+        RingCursor cursors[READERS];
+        uint64_t known[READERS], last = 100, gaps = 0;
+        unsigned seed = 1;
+
+        (void) state;
+        ring_begin(ring, last);
+        for (unsigned i = 0; i < READERS; i++) {
+                cursors[i] = ring_end(ring);
+                known[i] = last;
+        }
+        for (unsigned step = 0; step < STEPS; step++) {
+                unsigned i = (unsigned) rand_r(&seed) % READERS;
+                RingEntry *entry = NULL;
+                uint64_t first_lost;
+
+                if ((unsigned) rand_r(&seed) % 4 == 0) {
+                        last++;
+                        fill(last, last);
+                }
+                switch (ring_next(ring, &(RingFilter) {}, &cursors[i], &entry, &first_lost)) {
+                case RING_ENTRY:
+                        assert_int_equal(entry->sequence, known[i] + 1);
+                        known[i] = entry->sequence;
+                        ring_entry_unref(entry);
+                        break;
+                case RING_GAP:
+                        assert_int_equal(first_lost, known[i] + 1);
+                        known[i] = cursors[i].sequence;
+                        gaps++;
+                        break;
+                default:
+                        assert_int_equal(known[i], last);
+                }
+        }
+        assert_true(gaps > 100);
+}
+
 static void entry_outlives_the_ring(void **state) {
         RingCursor cursor;
         RingEntry *entry = NULL;
@@ -325,6 +368,7 @@ static void no_event(void **state) {
                 "{\"sequence\":-1,\"kind\":\"gap\"}",
                 "{\"sequence\":1,\"kind\":3}",
                 "{\"sequence\":1,\"kind\":\"gap\",\n\"vm\":\"a\"}",
+                "{\"sequence\":1,\"kind\":\"gap\",\r\"vm\":\"a\"}",
         };
 
         (void) state;
@@ -427,6 +471,7 @@ int main(void) {
                 TEST(reader_since_an_event),
                 TEST(reader_at_the_edge),
                 TEST(slow_reader),
+                TEST(many_readers),
                 TEST(entry_outlives_the_ring),
                 TEST(bytes_are_bounded),
                 TEST(entry_larger_than_the_ring),
