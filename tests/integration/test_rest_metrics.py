@@ -149,6 +149,7 @@ def test_promtool_has_nothing_to_say(rest, furnished):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+@pytest.mark.plain
 def test_promtool_likes_the_rules():
     done = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True)
     assert done.returncode == 0, done
@@ -181,7 +182,8 @@ def test_manual_has_every_metric_and_alert(rest, furnished):
     assert [name for name in re.findall(r"alert: (\w+)", RULES.read_text()) if f"`{name}`" not in manual] == []
 
 
-def test_without_privmemd(rest, daemon):
+def test_without_privmemd(start_rest, daemon):
+    rest = start_rest(daemon, arguments=["--wait=1"])
     assert value(rest, "privmem_up") == 1
     daemon.stop()
     found = samples(scrape(rest))
