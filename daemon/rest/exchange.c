@@ -148,7 +148,7 @@ static void refuse(Exchange *x, unsigned status, const char *why) {
 }
 
 /* 1: the connection must end, for nobody can say where the next request would start, or what comes is not wanted. */
-static int begin(Exchange *x) {
+static int begin(Exchange *x, const char *version) {
         const HttpHandler *handler = &x->http->handler;
         unsigned lengths = exchange_count_header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
         unsigned encodings = exchange_count_header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING);
@@ -163,6 +163,15 @@ static int begin(Exchange *x) {
                 loop_timer_stop(x->http->loop, &x->peer->timer);
         if (lengths + encodings > 1) {
                 refuse(x, MHD_HTTP_BAD_REQUEST, "The request has more than one length.");
+                return 1;
+        }
+        /* RFC 9112, 6.1 and 3.2; libmicrohttpd takes both. */
+        if (encodings > 0 && strcmp(version, MHD_HTTP_VERSION_1_0) == 0) {
+                refuse(x, MHD_HTTP_BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding.");
+                return 1;
+        }
+        if (exchange_count_header(x, MHD_HTTP_HEADER_HOST) > 1) {
+                refuse(x, MHD_HTTP_BAD_REQUEST, "The request has more than one Host.");
                 return 1;
         }
         if (length && strtoull(length, NULL, 10) > x->http->settings.body_max) {
@@ -195,12 +204,11 @@ enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection
         Http *http = cls;
 
         (void) url;
-        (void) version;
         if (!x)
                 return MHD_NO;
         if (x->phase == PHASE_HEADER) {
                 x->verb = verb_of(method);
-                return begin(x) > 0 ? queue(x) : MHD_YES;
+                return begin(x, version) > 0 ? queue(x) : MHD_YES;
         }
         if (*size > 0) {
                 size_t n = *size;
