@@ -254,6 +254,14 @@ bool http_has_tls(const Http *http) {
         return http->secure.daemon;
 }
 
+void http_end_tls_streams(Http *http) {
+        Exchange *x;
+
+        TAILQ_FOREACH(x, &http->exchanges, exchanges)
+                if (x->peer->is_secure && x->stream)
+                        (void) shutdown(x->peer->fd, SHUT_RDWR);
+}
+
 static void server_stop(Http *http, Server *server) {
         if (!server->daemon)
                 return;

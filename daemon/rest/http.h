@@ -131,6 +131,9 @@ int http_add_unix(Http *http, int fd, const Caller *caller);
 int http_start_tls(Http *http, Tls *tls);
 bool http_has_tls(const Http *http);
 
+/* Who may do what over TLS has changed: streams that have begun end, so that their clients come again. */
+void http_end_tls_streams(Http *http);
+
 /* The same for TCP. Also closed if the address has started too many just now: -EBUSY. */
 int http_add_tls(Http *http, int fd, const struct sockaddr *address, socklen_t size);
 

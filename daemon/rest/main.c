@@ -213,6 +213,7 @@ static void reload(Program *program) {
         notify(state);
         r = access_reload(program->access, &message);
         if (r == 0) {
+                http_end_tls_streams(program->http);
                 notify("READY=1\nSTATUS=");
                 return;
         }

@@ -191,6 +191,24 @@ def test_revoked_by_reload(begin, files, authority):
         assert watcher.get().status == 200
 
 
+def test_streams_end_with_a_reload(begin, files, authority):
+    """A subscriber has shown its certificate once, and would keep what it may for ever."""
+    gateway = begin(files.settings()).wait_ready()
+    with gateway.connect_tls(context(authority, "watcher")) as watcher, gateway.connect() as unix:
+        for peer in [watcher, unix]:
+            peer.send(request("GET", "/v1/events"))
+            assert b"200" in peer._until(b"\r\n")
+        files.write(files.rights, "")
+        gateway.reload()
+        with pytest.raises(Ended):
+            while True:
+                watcher._receive()
+        unix.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            while True:
+                unix._receive()
+
+
 def test_rights_change_by_reload(begin, files, authority):
     gateway = begin(files.settings()).wait_ready()
     with gateway.connect_tls(context(authority, "watcher")) as peer:
