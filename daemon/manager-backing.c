@@ -39,6 +39,25 @@ int service_resident_range(Service *service, const Backing *backing, uint64_t of
         return memory_file_resident_range(&service->memory, custody_fd(backing), backing->kind, offset, size, ret);
 }
 
+static int hold_flight(Manager *manager, Failure *f) {
+        int r = flight_hold(&manager->flight);
+
+        if (r == FLIGHT_E_FULL)
+                return fail_custody_full(f, "fds in flight", ETOOMANYREFS);
+        return r < 0 ? fail_host(f, "sending a file descriptor", r) : 0;
+}
+
+/* What is allocated is handed out with the reply. */
+static int park(Manager *manager, const Backing *backing, int fd, Failure *f) {
+        int r;
+
+        r = hold_flight(manager, f);
+        if (r == 0)
+                r = keeper_put_fd(&manager->keeper, backing->id, fd, f);
+        flight_drop(&manager->flight);
+        return r;
+}
+
 int custody_enter(Manager *manager, VM *vm, const BackingSpec *spec, int fd, Backing **ret, Failure *f) {
         Backing *backing;
         int r;
@@ -49,7 +68,7 @@ int custody_enter(Manager *manager, VM *vm, const BackingSpec *spec, int fd, Bac
         r = backing_new(vm, spec, &backing);
         if (r != 0)
                 return r < 0 ? r : -EIO;
-        r = keeper_put_fd(&manager->keeper, backing->id, fd, f);
+        r = park(manager, backing, fd, f);
         STEP("enter.bag");
         if (r == 0) {
                 (void) record_backing(keeper_records(&manager->keeper), backing);
@@ -239,7 +258,10 @@ int service_allocate(Service *service, VM *vm, const BackingSpec *spec, Backing 
 int service_open(Service *service, Backing *backing, bool read_only, int *ret_fd, Failure *f) {
         int fd = custody_fd(backing), r;
 
-        (void) service;
+        r = hold_flight(service, f);
+        flight_drop(&service->flight);
+        if (r != 0)
+                return r;
         if (!read_only) {
                 r = fcntl(fd, F_DUPFD_CLOEXEC, 3);
                 if (r < 0)

@@ -18,6 +18,7 @@
 #include "core/backing.h"
 #include "core/cleanup.h"
 #include "front/front.h"
+#include "host/flight.h"
 #include "host/kvm.h"
 #include "host/mapping.h"
 #include "host/memory-file.h"
@@ -34,6 +35,7 @@ struct Service {
         Registry *registry;
         Front *front;
         Keeper keeper;
+        Flight flight;
         MemoryHost memory;
         KVMHost kvm;
         HolderDesk *holders;

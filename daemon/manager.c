@@ -29,9 +29,12 @@ int manager_new(sd_event *event, PassedFds *passed, const char *ledger_directory
         manager->event = sd_event_ref(event);
         manager->next_mm_id = 1;
         manager->keeper = KEEPER_INIT;
+        manager->flight = (Flight) FLIGHT_INIT;
         TAILQ_INIT(&manager->attempts);
         kvm_host_probe(&manager->kvm);
         r = memory_host_probe(&manager->memory);
+        if (r >= 0)
+                r = flight_open(&manager->flight);
         if (r >= 0)
                 r = registry_new((uint64_t) sysconf(_SC_PAGESIZE), &manager->kvm.rules, &manager->registry);
         if (r >= 0)
@@ -94,6 +97,7 @@ Manager *manager_free(Manager *manager) {
                 }
         registry_free(manager->registry);
         keeper_done(&manager->keeper);
+        flight_done(&manager->flight);
         sd_event_source_disable_unref(manager->expiry);
         sd_event_unref(manager->event);
         free(manager);

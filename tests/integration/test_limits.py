@@ -4,15 +4,17 @@
 import errno
 import os
 import resource
+import socket
 import time
 
 import pytest
 
 from memory import MIB, PAGE
 from service_manager import ServiceManager
-from wire import Closed, Refusal
+from wire import Refusal
 
-pytestmark = [pytest.mark.plain, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.plain, pytest.mark.timeout(90),
+              pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
 
 
 @pytest.fixture
@@ -94,22 +96,46 @@ def test_fds_in_flight(manager):
     allocate(client, "ram0")
 
     def change(i):
-        with manager.daemon.connect(54321) as own:
-            try:
-                allocate(own, f"x{i}")
-            except Closed:
-                pass  # the reply's own fd was one too many, and sd-varlink gave up
+        allocate(client, f"x{i}")
         client.call("ReleaseBacking", vm="web1", backing=f"x{i}")
 
     n, refusal = until_refused(change, 250)
     check_full(refusal, "fds in flight", errno.ETOOMANYREFS)
     client.fails("NoSuchBacking", "OpenBacking", vm="web1", backing=f"x{n}")
+    client.call("OpenBacking", vm="web1", backing="ram0")
+    client.close_fds()
     before = everything(client)
     assert before[0][0]["backings"] == 1
     manager.end()
     client = start_limited(manager, 1000, "setpriv --reuid=54321 --regid=54321 --clear-groups", 54321)
     assert everything(client) == before
     change(n)
+
+
+def fly(number):
+    """As many file descriptors as that lie in a queue until this process ends."""
+    fly.kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for _ in range(0, number, 50):
+        socket.send_fds(fly.kept[0], [b"x"], [0] * 50)
+
+
+@pytest.mark.root
+def test_fds_in_flight_of_others(manager, process):
+    """Who does not get an fd is told so, and nothing is done; the connection stays."""
+    os.chmod(manager.directory / "notify", 0o666)
+    client = start_limited(manager, 120, "setpriv --reuid=54321 --regid=54321 --clear-groups", 54321)
+    client.register("web1")
+    allocate(client, "ram0")
+    before = everything(client)
+    other = process(54321, fly, 300)
+    for method, parameters in [("OpenBacking", {"backing": "ram0"}), ("AllocateBacking", {"name": "ram0", "size": PAGE}),
+                               ("AllocateBacking", {"name": "ram1", "size": PAGE})]:
+        error = client.fails("CustodyFull", method, vm="web1", **parameters)
+        assert (error["what"], error["errno"]) == ("fds in flight", errno.ETOOMANYREFS)
+    assert everything(client) == before
+    other.end()
+    assert not allocate(client, "ram0")["created"]
+    assert allocate(client, "ram1")["created"]
 
 
 # ---- the ledger ----
