@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/cleanup.h"
+#include "host/heap.h"
 #include "keeper.h"
 
 /* ---- what the service manager kept ---- */
@@ -148,14 +150,19 @@ static int apply(uint16_t type, uint16_t version, const void *data, size_t size,
 }
 
 static int read_ledger(Keeper *keeper, KeeperReport *report) {
+        struct stat st;
         Reading reading = { .keeper = keeper, .reader.registry = keeper->registry, .report = report };
         int r;
 
         report->had_ledger = keeper->ledger != NULL;
         if (!keeper->ledger)
                 return 0;
+        /* What becomes of a record takes about twice its size, and somewhat more. */
+        if (fstat(ledger_fd(keeper->ledger), &st) >= 0)
+                heap_expect(5 * (size_t) st.st_size / 2);
         r = ledger_read(keeper->ledger, apply, &reading, &report->ledger);
         record_reader_done(&reading.reader);
+        heap_expect_no_more();
         return r;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* In order of their starts, ranges that overlap lie side by side: one walk over an index finds all slots that have
- * anything in common with another one, and only those are judged. */
+ * anything in common with another one, and only those are judged. Most indexes have none, which is found out without
+ * looking at any slot. */
 
 #include <search.h>
 
@@ -53,22 +54,23 @@ static void look(Audit *audit, Cluster *cluster, const IntervalCursor *cursor, c
         judge(audit, slot);
 }
 
-static void audit_file(const void *node, VISIT which, void *userdata) {
-        const File *file = *(File *const *) node;
+static void audit_file(Audit *audit, const File *file) {
         IntervalCursor cursor;
         Cluster cluster = {};
         SlotShowing s;
 
-        if (which != postorder && which != leaf)
+        if (!interval_has_overlap(&file->showings))
                 return;
         for (s = file_first_showing(file, 0, UINT64_MAX, &cursor); s.slot; s = showing_next(&cursor))
-                look(userdata, &cluster, &cursor, s.slot);
+                look(audit, &cluster, &cursor, s.slot);
 }
 
 static void audit_mm(Audit *audit, const Mm *mm) {
         IntervalCursor cursor;
         Cluster cluster = {};
 
+        if (!interval_has_overlap(&mm->slots))
+                return;
         for (const Slot *slot = slot_first_at_hva(mm, 0, UINT64_MAX, &cursor); slot; slot = slot_next_at_hva(&cursor))
                 look(audit, &cluster, &cursor, slot);
 }
@@ -82,6 +84,8 @@ static void audit_frames(Audit *audit, VM *vm, uint32_t as_id) {
         IntervalCursor cursor;
         Cluster cluster = {};
 
+        if (!interval_has_overlap(&vm->slots->by_gpa[as_id]))
+                return;
         for (const Slot *slot = slot_first_at_gpa(vm, as_id, 0, UINT64_MAX, &cursor); slot;
              slot = slot_next_at_gpa(&cursor))
                 if (cluster_add(&cluster, &cursor, slot))
@@ -106,6 +110,8 @@ int registry_audit(Registry *registry, void (*found)(const Slot *slot, const Ver
                         audit_mm(&audit, vm->mm);
         }
         twalk_r(registry->mms_by_id, audit_shared_mm, &audit);
-        twalk_r(registry->files_by_identity, audit_file, &audit);
+        for (size_t i = 0; i < registry->files.n_buckets; i++)
+                for (const File *file = registry->files.buckets[i]; file; file = file->next)
+                        audit_file(&audit, file);
         return audit.r;
 }

@@ -40,6 +40,7 @@ struct File {
         IntervalTree showings; /* what all slots show of it, by byte of the file; see core/showing.c */
         bool was_at_zero;      /* a slot has shown it at guest address 0 */
         bool is_guest_memfd;   /* known even if it is no backing */
+        File *next;            /* in its bucket */
 };
 
 /* The file of that identity, made if it is not known yet, with one reference more. */

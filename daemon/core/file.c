@@ -1,39 +1,80 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <assert.h>
-#include <search.h>
 #include <stdlib.h>
 
 #include "core/core-private.h"
 
-static int compare_file(const void *a, const void *b) {
-        const File *x = a, *y = b;
+/* A hash table: of every file of the host that a slot shows, one search at each look, in whatever order. The kernel
+ * counts inodes up, so their low bits are what differs. */
+#define BUCKETS_MIN 16U
 
-        if (x->dev != y->dev)
-                return x->dev < y->dev ? -1 : 1;
-        return x->ino < y->ino ? -1 : x->ino > y->ino;
+static size_t bucket_of(size_t n_buckets, dev_t dev, ino_t ino) {
+        return (size_t) ((ino ^ (dev << 32)) * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (n_buckets - 1);
+}
+
+static File **find_place(const FileTable *files, dev_t dev, ino_t ino) {
+        File **at = &files->buckets[bucket_of(files->n_buckets, dev, ino)];
+
+        while (*at && ((*at)->dev != dev || (*at)->ino != ino))
+                at = &(*at)->next;
+        return at;
 }
 
 static File *find(const Registry *registry, dev_t dev, ino_t ino) {
-        File key = { .dev = dev, .ino = ino }, **found;
+        return registry->files.n_buckets > 0 ? *find_place(&registry->files, dev, ino) : NULL;
+}
 
-        found = tfind(&key, &registry->files_by_identity, compare_file);
-        return found ? *found : NULL;
+/* Without memory, chains become longer; but there must be a table. */
+static int make_room(FileTable *files) {
+        size_t n = files->n_buckets > 0 ? 2 * files->n_buckets : BUCKETS_MIN;
+        File **buckets, *file, *next;
+
+        if (files->n < files->n_buckets)
+                return 0;
+        buckets = calloc(n, sizeof(*buckets));
+        if (!buckets)
+                return files->n_buckets > 0 ? 0 : -ENOMEM;
+        for (size_t i = 0; i < files->n_buckets; i++)
+                for (file = files->buckets[i]; file; file = next) {
+                        File **bucket = &buckets[bucket_of(n, file->dev, file->ino)];
+
+                        next = file->next;
+                        file->next = *bucket;
+                        *bucket = file;
+                }
+        free(files->buckets);
+        files->buckets = buckets;
+        files->n_buckets = n;
+        return 0;
+}
+
+static void take_out(FileTable *files, File *file) {
+        *find_place(files, file->dev, file->ino) = file->next;
+        if (--files->n > 0)
+                return;
+        free(files->buckets);
+        *files = (FileTable) {};
 }
 
 int file_ref_by_identity(Registry *registry, dev_t dev, ino_t ino, File **ret) {
+        FileTable *files = &registry->files;
         File *file = find(registry, dev, ino);
 
         if (!file) {
+                File **bucket;
+
                 file = calloc(1, sizeof(File));
-                if (!file)
-                        return -ENOMEM;
-                file->dev = dev;
-                file->ino = ino;
-                if (!tsearch(file, &registry->files_by_identity, compare_file)) {
+                if (!file || make_room(files) < 0) {
                         free(file);
                         return -ENOMEM;
                 }
+                bucket = &files->buckets[bucket_of(files->n_buckets, dev, ino)];
+                file->dev = dev;
+                file->ino = ino;
+                file->next = *bucket;
+                *bucket = file;
+                files->n++;
         }
 
         *ret = file_ref(file);
@@ -54,7 +95,7 @@ File *file_unref(Registry *registry, File *file) {
                 return NULL;
 
         assert(!file->backing && !file->showings.root);
-        tdelete(file, &registry->files_by_identity, compare_file);
+        take_out(&registry->files, file);
         free(file);
         return NULL;
 }

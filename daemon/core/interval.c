@@ -387,6 +387,28 @@ static uint64_t last_of(uint64_t start, uint64_t size) {
         return start + (size - 1);
 }
 
+/* Who inserts in rising order comes to the end of the last leaf. Sets the cursor there if the start belongs behind all
+ * others, and there is room. */
+static bool find_end(const IntervalTree *tree, uint64_t start, IntervalCursor *ret) {
+        IntervalBlock *block = tree->root;
+        unsigned level;
+
+        for (level = 0; level + 1 < tree->height; level++) {
+                unsigned at = block->n - 1;
+
+                if (block->entries[at].start >= start)
+                        return false;
+                ret->path[level] = (IntervalStep) { block, at };
+                block = block->entries[at].of;
+        }
+        if (block->n == 0 || block->n == ENTRIES(/* inner= */ false) || block->entries[block->n - 1].start >= start)
+                return false;
+        ret->path[level] = (IntervalStep) { block, block->n };
+        ret->height = tree->height;
+        ret->level = level;
+        return true;
+}
+
 int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t size) {
         IntervalBlock *spares[INTERVAL_HEIGHT_MAX + 1];
         Entry entry = { .start = start, .last = last_of(start, size), .of = item };
@@ -400,6 +422,10 @@ int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t siz
                 tree->height = 1;
         }
 
+        if (find_end(tree, start, &c)) {
+                put(tree, &c, entry, /* spares= */ NULL);
+                return 0;
+        }
         descend(tree, start, item, &c);
         if (reserve(&c, spares, &n_spares) < 0)
                 return -ENOMEM;
@@ -621,4 +647,26 @@ void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t 
 
 void *interval_next_overlap(IntervalCursor *cursor) {
         return advance(cursor);
+}
+
+/* In order of start, a range overlaps one before it if it begins before those have ended. */
+static bool has_overlap(const IntervalBlock *block, unsigned height, const Entry **before) {
+        for (unsigned i = 0; i < block->n; i++) {
+                const Entry *entry = &block->entries[i];
+
+                if (height > 1 && has_overlap(entry->of, height - 1, before))
+                        return true;
+                if (height > 1)
+                        continue;
+                if (*before && entry->start <= (*before)->last)
+                        return true;
+                *before = entry;
+        }
+        return false;
+}
+
+bool interval_has_overlap(const IntervalTree *tree) {
+        const Entry *before = NULL;
+
+        return tree->height > 0 && has_overlap(tree->root, tree->height, &before);
 }

@@ -66,3 +66,5 @@ void interval_approach(IntervalTree *tree, uint64_t start);
 void *interval_first_overlap(const IntervalTree *tree, uint64_t start, uint64_t size, IntervalCursor *ret_cursor);
 /* The next one, or NULL. */
 void *interval_next_overlap(IntervalCursor *cursor);
+/* Whether any two ranges have a byte in common. No item is looked at. */
+bool interval_has_overlap(const IntervalTree *tree);

@@ -94,15 +94,19 @@ static Backing *find_backing(RecordReader *reader, uint64_t id) {
         return known ? known->backing : NULL;
 }
 
-/* Copies as much of the body as there is. */
+/* Of a body that is too short, as much as there is. */
 static void take(void *ret, size_t ret_size, const void *body, size_t size) {
         memset(ret, 0, ret_size);
-        memcpy(ret, body, size < ret_size ? size : ret_size);
+        memcpy(ret, body, size);
 }
 
+/* Mostly it has all fields, and then how much there is to copy is known when this is compiled. */
 #define TAKE(type) \
         type b; \
-        take(&b, sizeof(b), body, size)
+        if (size >= sizeof(b)) \
+                memcpy(&b, body, sizeof(b)); \
+        else \
+                take(&b, sizeof(b), body, size)
 
 /* Where the tail of n pieces begins, or NULL if it does not lie in the body. */
 static const uint8_t *tail_of(Tail tail, size_t piece, const uint8_t *body, size_t size) {

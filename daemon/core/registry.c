@@ -56,7 +56,7 @@ Registry *registry_free(Registry *registry) {
         while ((vm = TAILQ_FIRST(&registry->vms)))
                 vm_free(vm);
 
-        assert(!registry->vms_by_name && !registry->files_by_identity && !registry->mms_by_id);
+        assert(!registry->vms_by_name && registry->files.n == 0 && !registry->mms_by_id);
         assert(!registry->owners_by_uid && TAILQ_EMPTY(&registry->claims));
         assert(registry->n_vms == 0 && registry->n_backings == 0 && registry->n_slots == 0);
         assert(registry->n_claims == 0 && registry->n_claimed == 0);

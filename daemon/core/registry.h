@@ -49,6 +49,12 @@ enum {
 typedef TAILQ_HEAD(VMList, VM) VMList;
 typedef TAILQ_HEAD(ClaimList, Claim) ClaimList;
 
+/* By (st_dev, st_ino). */
+typedef struct FileTable {
+        File **buckets; /* a power of two of them, or NULL; see file.c */
+        size_t n_buckets, n;
+} FileTable;
+
 struct Registry {
         VMList vms;               /* in order of registration; for walking use registry_next_vm() */
         CoreLimits limits;        /* may be changed at any time; whoever has more already keeps it */
@@ -67,7 +73,7 @@ struct Registry {
         uint64_t last_id;  /* of VMs, backings and claims */
         bool was_damaged;  /* the ledger it was made from, and what nobody knows may be something that was lost */
         void *vms_by_name; /* tsearch(3) tree of VM */
-        void *files_by_identity;   /* tsearch(3) tree of File */
+        FileTable files;
         void *mms_by_id;           /* tsearch(3) tree of Mm */
         void *owners_by_uid;       /* tsearch(3) tree of what each uid has */
         unsigned __int128 promise; /* the sum behind promised_bytes */

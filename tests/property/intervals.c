@@ -101,6 +101,14 @@ static const char *check_walk(uint64_t start, uint64_t size) {
         return found ? "interval_next_overlap() at the end" : NULL;
 }
 
+static bool any_share_a_byte(void) {
+        for (Item *a = items; a < items + ITEMS; a++)
+                for (Item *b = items; b < a; b++)
+                        if (a->in_tree && b->in_tree && shares_byte(a, b->start, b->size))
+                                return true;
+        return false;
+}
+
 static bool key_below(const IntervalBlock *block, bool inner, unsigned a, unsigned b) {
         const Entry *x = &block->entries[a], *y = &block->entries[b];
 
@@ -153,6 +161,8 @@ static const char *check_all(bool tidy) {
                 wrong = check_trail();
         if (!wrong)
                 wrong = check_walk(0, UINT64_MAX);
+        if (!wrong && interval_has_overlap(&tree) != any_share_a_byte())
+                wrong = "interval_has_overlap()";
         random_range(&start, &size);
         return wrong ? wrong : check_walk(start, size);
 }

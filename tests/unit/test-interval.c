@@ -266,6 +266,50 @@ static void resized_range_outgrows_what_is_gone(void **state) {
         assert_null(tree.root);
 }
 
+/* Blocks of all levels, of ranges that touch and do not overlap; then one byte more, anywhere. */
+static void any_overlap_is_seen(void **state) {
+        const size_t n = sizeof(items);
+
+        (void) state;
+        assert_false(interval_has_overlap(&tree));
+        for (size_t i = 0; i < n; i++)
+                put(&items[i], i * 10, 10);
+        assert_false(interval_has_overlap(&tree));
+        for (size_t i = 0; i + 1 < n; i++) {
+                interval_resize(&tree, &items[i], i * 10, i * 10, 11);
+                assert_true(interval_has_overlap(&tree));
+                interval_resize(&tree, &items[i], i * 10, i * 10, 10);
+        }
+        assert_false(interval_has_overlap(&tree));
+        interval_resize(&tree, &items[0], 0, 0, 10 * n);
+        assert_true(interval_has_overlap(&tree));
+        for (size_t i = 0; i < n; i++)
+                interval_remove(&tree, &items[i], i * 10);
+        assert_false(interval_has_overlap(&tree));
+}
+
+/* At the end of the tree, where the last block is full, where its last range is a long one, and where it is empty. */
+static void ranges_that_come_in_order(void **state) {
+        const size_t n = sizeof(items);
+
+        (void) state;
+        put(&items[0], 0, 100000);
+        for (size_t i = 1; i < n; i++) {
+                put(&items[i], i * 10, 5);
+                assert_ptr_equal(first(i * 10, 1), &items[0]);
+                assert_ptr_equal(next(), &items[i]);
+                assert_null(next());
+        }
+        for (size_t i = n; i-- > n - 100;)
+                (void) interval_withdraw(&tree, &items[i], i * 10);
+        for (size_t i = n - 100; i < n; i++)
+                put(&items[i], i * 10 + 1, 7);
+        for (size_t i = 1; i < n; i++)
+                interval_remove(&tree, &items[i], i < n - 100 ? i * 10 : i * 10 + 1);
+        interval_remove(&tree, &items[0], 0);
+        assert_null(tree.root);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(empty_tree),
@@ -281,6 +325,8 @@ int main(void) {
                 cmocka_unit_test(failed_insertion_changes_nothing),
                 cmocka_unit_test(withdrawn_ranges_come_back_without_memory),
                 cmocka_unit_test(resized_range_outgrows_what_is_gone),
+                cmocka_unit_test(any_overlap_is_seen),
+                cmocka_unit_test(ranges_that_come_in_order),
         };
 
         return cmocka_run_group_tests_name("interval", tests, NULL, NULL);

@@ -486,6 +486,41 @@ static void backing_in_use_is_not_released(void **state) {
         assert_int_equal(backing_release(f.gmem), 0);
 }
 
+/* More than the table has places for at first, and with identities of every kind. */
+static void every_file_is_found_by_its_identity(void **state) {
+        enum {
+                FILES = 3000
+        };
+        static File *files[FILES];
+
+        (void) state;
+        for (size_t i = 0; i < FILES; i++) {
+                assert_int_equal(
+                        file_ref_by_identity(f.registry, 5 + i % 3, i / 3 + ((ino_t) (i % 40) << 40), &files[i]), 0);
+                assert_int_equal(files[i]->n_refs, 1);
+        }
+        for (size_t round = 0; round < 2; round++) {
+                for (size_t i = round; i < FILES; i++) {
+                        File *file;
+
+                        if (round > 0 && i % 2 == 0)
+                                continue;
+                        assert_int_equal(
+                                file_ref_by_identity(f.registry, 5 + i % 3, i / 3 + ((ino_t) (i % 40) << 40), &file),
+                                0);
+                        assert_ptr_equal(file, files[i]);
+                        file_unref(f.registry, file);
+                }
+                for (size_t i = 0; round == 0 && i < FILES; i += 2)
+                        assert_null(file_unref(f.registry, files[i]));
+        }
+        assert_ptr_equal(registry_find_file(f.registry, f.ram->dev, f.ram->ino), f.ram);
+        for (size_t i = 1; i < FILES; i += 2)
+                file_unref(f.registry, files[i]);
+        assert_ptr_equal(registry_find_file(f.registry, f.peer_gmem->dev, f.peer_gmem->ino), f.peer_gmem);
+        assert_null(registry_find_file(f.registry, 77, 77));
+}
+
 static void promised_bytes_do_not_wrap(void **state) {
         BackingSpec spec = spec_of("a", 1);
         Backing *a, *b, *c;
@@ -593,6 +628,7 @@ int main(void) {
                 TEST(backing_that_differs),
                 TEST(released_backing_is_forgotten),
                 TEST(backing_in_use_is_not_released),
+                TEST(every_file_is_found_by_its_identity),
                 TEST(promised_bytes_do_not_wrap),
                 TEST(walk_over_backings_is_in_order_of_names),
                 TEST(share_is_idempotent),
