@@ -64,7 +64,7 @@ static void answer_item(Exchange *exchange, const Route *route, Span parameters)
         answer_span(exchange, MHD_HTTP_OK, item);
 }
 
-static void answer_plain(Exchange *exchange, const Route *route, Span parameters) {
+static void answer_plain(Exchange *exchange, const Route *route, bool is_dry_run, Span parameters) {
         Span value;
 
         if (route->verb == VERB_DELETE && span_is(parameters, "{}")) {
@@ -73,7 +73,8 @@ static void answer_plain(Exchange *exchange, const Route *route, Span parameters
         }
         if (route->verb != VERB_GET && scan_find2(parameters, "vm", "generation", &value))
                 (void) add_tag(exchange, value);
-        if (route->verb != VERB_GET && scan_find(parameters, "created", &value) && span_is(value, "true")) {
+        if (route->verb != VERB_GET && !is_dry_run && scan_find(parameters, "created", &value) &&
+            span_is(value, "true")) {
                 exchange_add_header(exchange, MHD_HTTP_HEADER_LOCATION, "%.*s", (int) exchange->path.size,
                                     exchange->path.text);
                 answer_span(exchange, MHD_HTTP_CREATED, parameters);
@@ -110,7 +111,8 @@ static void answer_lines(Exchange *exchange, const Route *route, Span parameters
         exchange_answer(exchange, MHD_HTTP_OK, TYPE_NDJSON, &text);
 }
 
-void answer_reply(Exchange *exchange, const Route *route, const char *type, const UpstreamReply *reply) {
+void answer_reply(Exchange *exchange, const Route *route, const char *type, bool is_dry_run,
+                  const UpstreamReply *reply) {
         switch (route->answer) {
         case ITEM:
                 answer_item(exchange, route, reply->parameters);
@@ -125,6 +127,6 @@ void answer_reply(Exchange *exchange, const Route *route, const char *type, cons
                         answer_span(exchange, MHD_HTTP_OK, reply->parameters);
                 break;
         default:
-                answer_plain(exchange, route, reply->parameters);
+                answer_plain(exchange, route, is_dry_run, reply->parameters);
         }
 }

@@ -7,8 +7,9 @@
 #include "rest/route.h"
 #include "rest/upstream.h"
 
-/* The whole reply of a call that has none but this. */
-void answer_reply(Exchange *exchange, const Route *route, const char *type, const UpstreamReply *reply);
+/* The whole reply of a call that has none but this. What a dry run would have made has no address. */
+void answer_reply(Exchange *exchange, const Route *route, const char *type, bool is_dry_run,
+                  const UpstreamReply *reply);
 
 #define TYPE_JSON   "application/json"
 #define TYPE_NDJSON "application/x-ndjson"

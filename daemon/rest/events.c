@@ -348,8 +348,6 @@ static void serve(Exchange *exchange, const char *type, void *userdata) {
         Subscriber *s;
         int r;
 
-        if (refuse(events, exchange))
-                return;
         s = calloc(1, sizeof(*s));
         if (!s) {
                 exchange_abort(exchange);
@@ -359,6 +357,10 @@ static void serve(Exchange *exchange, const char *type, void *userdata) {
                                &s->filter, &mistake);
         if (r != 0) {
                 refuse_parameter(exchange, r, &mistake);
+                subscriber_free(s);
+                return;
+        }
+        if (refuse(events, exchange)) {
                 subscriber_free(s);
                 return;
         }

@@ -29,6 +29,7 @@ typedef struct Work {
         const Resource *resource; /* or NULL */
         const char *type;         /* of the answer */
         Text message;
+        RequestKind kind;
         UpstreamCall call;
         List *list;
 } Work;
@@ -210,7 +211,7 @@ static void on_reply(UpstreamCall *call, UpstreamOutcome outcome, const Upstream
                 if (work->list)
                         list_add(work->list, reply, /* is_last= */ true);
                 else
-                        answer_reply(work->exchange, route, work->type, reply);
+                        answer_reply(work->exchange, route, work->type, work->kind.is_dry_run, reply);
                 break;
         default:
                 if (work->list)
@@ -233,7 +234,7 @@ static int map(Exchange *exchange, Work *work) {
         Mistake mistake;
         int r;
 
-        r = request_map(&input, &work->message, &work->call.is_stream, &mistake);
+        r = request_map(&input, &work->message, &work->kind, &mistake);
         if (r == REQUEST_E_MISTAKE && mistake.parameter)
                 problem_answer_parameter(exchange, mistake.status,
                                          (Span) { mistake.parameter, mistake.parameter_size }, mistake.detail);
@@ -259,6 +260,7 @@ static void serve(Exchange *exchange, void *userdata) {
         if (map(exchange, work) != 0)
                 return;
         work->call.message = (Span) { .text = work->message.text, .size = work->message.size };
+        work->call.is_stream = work->kind.is_stream;
         work->call.is_repeatable = work->match.route->verb == VERB_GET;
         work->call.function = on_reply;
         upstream_call(work->gateway->upstream, &work->call);

@@ -22,7 +22,7 @@ typedef struct Mapping {
         bool is_first;
         /* Where the path's values are in the text. */
         size_t begun[ROUTE_VALUES_MAX], ended[ROUTE_VALUES_MAX];
-        bool has_limit, has_owner;
+        bool has_limit, has_owner, is_dry_run;
 } Mapping;
 
 __attribute__((format(printf, 4, 5))) static int mistake(Mapping *m, unsigned status, Span parameter, const char *fmt,
@@ -430,6 +430,7 @@ static int add_parameter(Mapping *m, Span raw_name, Span raw_value, const Field 
                 return mistake(m, 400, raw_name, "There are more than %u parameters.", QUERY_MAX);
         seen[(*n)++] = field;
         m->has_limit |= span_is(name, "limit");
+        m->is_dry_run |= span_is(name, "dryRun") && span_is(value, "true");
         add_name(m, name);
         return add_value(m, field, raw_name, value);
 }
@@ -485,7 +486,7 @@ static int add_owner(Mapping *m) {
         return 0;
 }
 
-int request_map(const RequestInput *input, Text *message, bool *ret_is_stream, Mistake *ret_mistake) {
+int request_map(const RequestInput *input, Text *message, RequestKind *ret_kind, Mistake *ret_mistake) {
         Mapping m = {
                 .input = input,
                 .route = input->match->route,
@@ -505,7 +506,10 @@ int request_map(const RequestInput *input, Text *message, bool *ret_is_stream, M
                 r = add_owner(&m);
         if (r != 0)
                 return r;
-        *ret_is_stream = m.route->answer == LIST && !m.has_limit;
-        upstream_message_end(message, *ret_is_stream);
+        *ret_kind = (RequestKind) {
+                .is_stream = m.route->answer == LIST && !m.has_limit,
+                .is_dry_run = m.is_dry_run,
+        };
+        upstream_message_end(message, ret_kind->is_stream);
         return message->failed ? -ENOMEM : 0;
 }

@@ -28,5 +28,10 @@ enum {
         REQUEST_E_MISTAKE = 1, /* *ret_mistake says which; it may point into the input */
 };
 
-/* Writes the message of the call, ready for upstream_call(). *ret_is_stream: its answer comes in parts. -ENOMEM. */
-int request_map(const RequestInput *input, Text *message, bool *ret_is_stream, Mistake *ret_mistake);
+typedef struct RequestKind {
+        bool is_stream;  /* the answer comes in parts */
+        bool is_dry_run; /* nothing is changed */
+} RequestKind;
+
+/* Writes the message of the call, ready for upstream_call(). -ENOMEM. */
+int request_map(const RequestInput *input, Text *message, RequestKind *ret_kind, Mistake *ret_mistake);

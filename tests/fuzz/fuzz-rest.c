@@ -55,7 +55,7 @@ static void map(Verb verb, const char *address, const char *if_match, Span body)
                 .if_match = if_match[0] ? if_match : NULL,
                 .caller = &caller,
         };
-        bool is_stream = false;
+        RequestKind kind = {};
         Text message = {};
         Mistake mistake;
         unsigned verbs;
@@ -63,9 +63,9 @@ static void map(Verb verb, const char *address, const char *if_match, Span body)
 
         if (route_find(path, verb, &match, &verbs) != 0 || match.route->answer == EVENTS)
                 return;
-        r = request_map(&input, &message, &is_stream, &mistake);
+        r = request_map(&input, &message, &kind, &mistake);
         if (r == 0)
-                check_call(&message, is_stream);
+                check_call(&message, kind.is_stream);
         else if (r != REQUEST_E_MISTAKE || mistake.status < 400 || mistake.status > 422)
                 abort();
         text_done(&message);

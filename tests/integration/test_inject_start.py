@@ -2,6 +2,7 @@
 """Each allocation and each system call of a start fails once. The start fails and says why, or goes on; either way the
 next privmemd has everything."""
 
+import contextlib
 import os
 
 import pytest
@@ -37,10 +38,13 @@ class Alone:
         path.unlink(missing_ok=True)
         self.daemon = Daemon(self.directory, self.contract, path=path, environment=self.injector.environment, wait=False,
                              command=[binary(), f"--socket={path}", f"--ledger={self.directory}"])
-        while not path.exists():
+        while True:
             if self.daemon.process.poll() is not None:
                 return False
-        self.client = self.daemon.connect()
+            # It is bound a moment before it listens.
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                self.client = self.daemon.connect()
+                break
         return serves(self.client, self.daemon.pid)
 
     def end(self):

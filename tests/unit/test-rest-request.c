@@ -44,10 +44,10 @@ static int map(const Case *c, Text *message, Mistake *mistake) {
         };
         Span path = { .text = c->address, .size = query ? (size_t) (query - c->address) : strlen(c->address) };
         unsigned verbs;
-        bool is_stream;
+        RequestKind kind;
 
         assert_int_equal(route_find(path, c->verb, &match, &verbs), 0);
-        return request_map(&input, message, &is_stream, mistake);
+        return request_map(&input, message, &kind, mistake);
 }
 
 static void run_case(const Case *c) {
