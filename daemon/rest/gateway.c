@@ -175,6 +175,21 @@ static int check_body(Exchange *exchange, const Work *work) {
         return 0;
 }
 
+/* Who sets one must not believe that it was looked at. */
+static int check_conditions(Exchange *exchange, const Work *work) {
+        static const char *const names[] = { MHD_HTTP_HEADER_IF_NONE_MATCH, MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE };
+
+        if (work->resource || work->match.route->verb == VERB_GET)
+                return 0;
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+                if (exchange_header(exchange, names[i])) {
+                        problem_answer_parameter(exchange, MHD_HTTP_BAD_REQUEST, span_of(names[i]),
+                                                 "This request knows no such condition.");
+                        return -1;
+                }
+        return 0;
+}
+
 static void begin(Exchange *exchange, void *userdata) {
         Work *work = calloc(1, sizeof(*work));
 
@@ -188,7 +203,8 @@ static void begin(Exchange *exchange, void *userdata) {
         exchange->on_end = on_end;
         if (work->gateway->access)
                 access_identify(work->gateway->access, exchange, &work->caller);
-        if (find(exchange, work) != 0 || check_right(exchange, work) < 0 || choose_type(exchange, work) < 0)
+        if (find(exchange, work) != 0 || check_right(exchange, work) < 0 || choose_type(exchange, work) < 0 ||
+            check_conditions(exchange, work) < 0)
                 return;
         (void) check_body(exchange, work);
 }

@@ -457,7 +457,7 @@ void upstream_pause(UpstreamCall *call) {
         if (!call->is_on || call->is_paused || !call->link)
                 return;
         call->is_paused = true;
-        loop_timer_stop(call->upstream->loop, &call->timer);
+        loop_timer_set(call->upstream->loop, &call->timer, call->usec);
         (void) loop_watch(call->upstream->loop, &call->link->watch, link_events(call->link));
 }
 

@@ -83,8 +83,8 @@ void upstream_call(Upstream *upstream, UpstreamCall *call);
 /* Gives the call up; its function is not called any more. Harmless if it is over. */
 void upstream_cancel(UpstreamCall *call);
 
-/* Of a call with is_stream: takes no more parts for a while. Its time does not run meanwhile. May be called by the call's
- * function. */
+/* Of a call with is_stream: takes no more parts for a while. Its time runs meanwhile too, so that who does not read does
+ * not keep the connection. May be called by the call's function. */
 void upstream_pause(UpstreamCall *call);
 void upstream_resume(UpstreamCall *call);
 

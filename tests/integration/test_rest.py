@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """privmem-rest: requests become calls of privmemd, and replies become answers."""
 
+import http.client
 import json
 
 import pytest
@@ -133,9 +134,9 @@ def test_no_route_for_what_carries_file_descriptors(rest, vm, backing):
 
 @pytest.fixture
 def many(client):
-    """20,000 slots."""
+    """10,000 slots."""
     client.register("web1")
-    table = [slot(i, 2 * i * PAGE, PAGE, userspaceAddr=0x100000000 + 2 * i * PAGE) for i in range(20000)]
+    table = [slot(i, 2 * i * PAGE, PAGE, userspaceAddr=0x100000000 + 2 * i * PAGE) for i in range(10000)]
     for first in range(0, len(table), 4000):
         client.call("SetSlots", vm="web1", slots=table[first:first + 4000])
     return client.listed("ListSlots")
@@ -197,6 +198,17 @@ def test_list_nobody_reads_to_its_end(rest, many):
     assert rest.get("/v1/slots").json == {"slots": many}
 
 
+def test_lists_nobody_reads_are_in_nobodys_way(daemon, start_rest, many):
+    """There are fewer connections to privmemd for lists than readers here."""
+    rest = start_rest(daemon, arguments=["--timeout=2", "--wait=15"])
+    readers = [rest.connect() for _ in range(12)]
+    for reader in readers:
+        reader.request("GET", "/v1/slots")
+    assert rest.get("/v1/slots").json == {"slots": many}
+    with pytest.raises(http.client.IncompleteRead):
+        readers[0].getresponse().read()
+
+
 @pytest.mark.plain
 def test_list_is_not_kept(rest, many):
     rest.get("/v1/slots")
@@ -256,6 +268,8 @@ def test_claim(rest, client, backing):
 def test_condition_where_there_is_none(rest, vm):
     assert problem(rest.post("/v1/vms/web1/slots/check", {"slots": []}, {"If-Match": '"1"'}), 400)
     assert rest.get("/v1/host", {"If-Match": '"1"'}).status == 200
+    for name, value in [("If-None-Match", "*"), ("If-Unmodified-Since", "Sun, 22 Nov 2026 18:00:00 GMT")]:
+        assert problem(rest.put("/v1/vms/web2", {}, {name: value}), 400)["parameter"] == name
 
 
 # ---- what is wrong with a request ----
