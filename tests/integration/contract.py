@@ -4,12 +4,18 @@
 sd-varlink checks what comes in; what goes out is checked here, for each reply and each error of every test."""
 
 import pathlib
+import re
 
 import varlink.scanner as scanner
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 INTERFACE = "io.privmemd.Memory"
 GOLDEN = PROJECT / "api" / f"{INTERFACE}.varlink"
+
+OPERATIONS = PROJECT / "api" / "operations.def"
+
+# What every call of the interface may be answered with.
+ALWAYS = {"WrongFds", "CustodyFull", "HostFailure"}
 
 # The errors that every varlink service may give, and their fields; the last one is what sd-varlink makes of an errno
 # that no handler expected.
@@ -30,6 +36,7 @@ class Contract:
     def __init__(self, text):
         self.text = text
         self.members = scanner.Interface(text).members
+        self.errors = self._errors_of_methods(OPERATIONS.read_text(encoding="utf-8"))
 
     def methods(self):
         return [name for name, member in self.members.items() if isinstance(member, scanner._Method)]
@@ -37,6 +44,22 @@ class Contract:
     def full_name(self, error):
         name = f"{INTERFACE}.{error}" if error in self.members else f"org.varlink.service.{error}"
         return error if "." in error else name
+
+    def _errors_of_methods(self, rows):
+        """What operations.def says, and what follows from the right that a method needs and from its parameters."""
+        errors = {}
+        for method, right in re.findall(r"^OPERATION\((\w+),\s*\w+,\s*(\w+),", rows, re.M):
+            errors[method] = ALWAYS | ({"NoSuchVM", "NotPermitted"} if right.startswith("VM_") else set())
+            if "ifGeneration" in self.members[method].in_type.fields:
+                errors[method] = errors[method] | {"VMChanged"}
+        for method, own in re.findall(r"^FAILS\((\w+),([^)]*)\)", rows, re.M):
+            errors[method] = errors[method] | set(re.findall(r"\w+", own))
+        return errors
+
+    def check_may_fail(self, method, error):
+        short = error.removeprefix(f"{INTERFACE}.")
+        if short != error and short not in self.errors[method]:
+            raise Breach(f"{method} fails with {short}, but its row of FAILS in operations.def does not say so")
 
     def check_reply(self, method, parameters):
         self._check(method, self.members[method].out_type, parameters)

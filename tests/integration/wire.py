@@ -157,6 +157,8 @@ class Client:
             if fds:
                 raise Breach("an error with file descriptors")
             self.contract.check_error(message["error"], parameters)
+            if "." not in method:
+                self.contract.check_may_fail(method, message["error"])
             raise Refusal(message["error"], parameters)
         if "." not in method:
             self.contract.check_reply(method, parameters)
