@@ -284,7 +284,7 @@ static void success(Json *j, const char *status, const RouteRow *route, const sd
 }
 
 /* What goes wrong before privmemd is asked, or after. */
-static bool is_of_http(const RouteRow *route, unsigned status) {
+static bool is_of_http(const RouteRow *route, const sd_varlink_symbol *method, unsigned status) {
         switch (status) {
         case 400:
         case 403:
@@ -293,6 +293,8 @@ static bool is_of_http(const RouteRow *route, unsigned status) {
                 return true;
         case 404:
                 return is(route->answer, "ITEM");
+        case 412:
+                return find_field(method, SD_VARLINK_INPUT, "ifGeneration");
         case 413:
         case 415:
                 return has_body(route);
@@ -338,7 +340,7 @@ static size_t problems(Json *j, const RouteRow *route, const sd_varlink_symbol *
         snprintf(text, sizeof(text), "%u", status);
         if (route_never(route, text))
                 return 0;
-        if (is_of_http(route, status) && ++n && j)
+        if (is_of_http(route, method, status) && ++n && j)
                 json_ref(j, NULL, "schemas", "Problem");
         if (status == 422 && may_be_invalid(route, method) && ++n && j)
                 json_ref(j, NULL, "schemas", "InvalidParameter");

@@ -364,6 +364,8 @@ def test_what_is_not_there(world, operation):
 def test_stale_condition(world, operation):
     document = world.expect(412, operation, operation.example, headers={"If-Match": '"0"'}).json
     assert document["type"] == "io.privmemd.Memory.VMChanged"
+    for tag in ["0", "x", '"x"', 'W/"0"', '"0", "1"', '""']:
+        assert world.expect(412, operation, operation.example, headers={"If-Match": tag}).json["type"] == "about:blank"
 
 
 @each()

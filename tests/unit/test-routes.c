@@ -241,9 +241,12 @@ static void test_each_placeholder_has_a_type(void **state) {
                                (strcmp(fields[j].method, routes[i].method) != 0 || strlen(fields[j].name) != length ||
                                 strncmp(fields[j].name, at, length) != 0))
                                 j++;
-                        assert_int_not_equal(j, ELEMENTSOF(fields));
-                        assert_string_not_equal(fields[j].type, "OBJECT");
-                        assert_false(fields[j].array);
+                        if (j == ELEMENTSOF(fields))
+                                fail_msg("%s %s: dump rest-fields has no {%.*s}", routes[i].verb, routes[i].path,
+                                         (int) length, at);
+                        if (strcmp(fields[j].type, "OBJECT") == 0 || fields[j].array)
+                                fail_msg("%s %s: {%s} is more than one value", routes[i].verb, routes[i].path,
+                                         fields[j].name);
                 }
 }
 
