@@ -87,6 +87,11 @@ class Session:
 
     def start(self):
         assert self.try_start()
+        self.be_known()
+
+    def be_known(self):
+        """sd-varlink opens a pidfd of the peer when it is first asked for one, and keeps it as long as the connection."""
+        self.client.fails("ClaimInvalid", "RedeemClaim", vm="none", token="", attach=True)
 
     def try_start(self):
         """Whether it serves; else it has ended."""
@@ -142,13 +147,16 @@ class Session:
         self.with_process("AttachVM", "kept", "first")
         self.end_process("first")
         wait_until(lambda: self.state("kept") == "retained")
+        self.claims = {vm: client.call("CreateClaim", vm=vm) for vm in ("web2", "kept")}
 
     def recover(self):
         """There is a privmemd, and it answers."""
         self.client.close()
         self.client = self.manager.daemon.connect()
         self.client.socket.settimeout(PATIENCE)
-        if not serves(self.client, self.manager.daemon.pid):
-            self.client.close()
-            self.manager.wait_end()
-            self.start()
+        if serves(self.client, self.manager.daemon.pid):
+            self.be_known()
+            return
+        self.client.close()
+        self.manager.wait_end()
+        self.start()

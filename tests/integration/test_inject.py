@@ -48,6 +48,14 @@ def call(method, **parameters):
     return lambda session: session.client.call(method, **parameters)
 
 
+def redeem(vm, **parameters):
+    return lambda session: session.client.call("RedeemClaim", vm=vm, token=session.claims[vm]["token"], **parameters)
+
+
+def delete_claim(session):
+    session.client.call("DeleteClaim", vm="web2", claim=session.claims["web2"]["claim"])
+
+
 def streamed(method, **parameters):
     return lambda session: list(session.client.stream(method, **parameters))
 
@@ -67,6 +75,11 @@ OPERATIONS = {
     "OpenBacking for reading": call("OpenBacking", vm="web1", backing="ram0", access="read_only"),
     "ShareBacking": call("ShareBacking", vm="web1", backing="ram1", peer="web2", access="read_write"),
     "ReclaimBacking": call("ReclaimBacking", vm="web2", backing="ram0", peer="web1"),
+    "CreateClaim": call("CreateClaim", vm="web1"),
+    "DeleteClaim": delete_claim,
+    "RedeemClaim": redeem("web2"),
+    "RedeemClaim and attach": redeem("web2", attach=True),
+    "RedeemClaim behind the fence": redeem("kept", attach=True),
     "SetSlot": call("SetSlot", vm="web2", slot=slot(3, 0, MIB, backing="ram0", userspaceAddr=HVA)),
     "SetSlot of none": call("SetSlot", vm="web1", slot=slot(0, 0, 0)),
     "SetSlots": call("SetSlots", vm="web1", slots=BATCH),
