@@ -329,10 +329,10 @@ Front *front_free(Front *front) {
         while (front->n_listeners > 0)
                 listener_free(front->listeners[--front->n_listeners]);
         stream_forget_link(front, /* link= */ NULL);
+        links_free(front->links);
         if (front->server)
                 (void) sd_varlink_server_shutdown(front->server);
         sd_varlink_server_unref(front->server);
-        links_free(front->links);
         sd_event_source_disable_unref(front->pump);
         sd_event_source_disable_unref(front->kick);
         event_log_free(front->log);

@@ -176,6 +176,14 @@ int links_new(sd_event *event, Links **ret) {
 Links *links_free(Links *links) {
         if (!links)
                 return NULL;
+        while (links->by_varlink) {
+                /* The key is what a node begins with: tsearch(3). */
+                Link *first = *(Link **) links->by_varlink;
+                _cleanup_(sd_varlink_unrefp) sd_varlink *varlink = sd_varlink_ref(first->varlink);
+
+                (void) sd_varlink_close(varlink);
+                links_forget(links, varlink);
+        }
         sd_event_source_disable_unref(links->turn);
         safe_close(links->fd);
         free(links);

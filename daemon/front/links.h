@@ -15,5 +15,5 @@ int links_new(sd_event *event, Links **ret);
 int links_add(Links *links, sd_varlink *varlink);
 /* To be called when it is closed; accepts what was not added. */
 void links_forget(Links *links, sd_varlink *varlink);
-/* After all are forgotten. Accepts NULL, returns NULL. */
+/* Closes those that are left. Accepts NULL, returns NULL. */
 Links *links_free(Links *links);

@@ -158,3 +158,4 @@ def test_others_are_heard_while_clients_call_without_end(daemon):
             assert time.monotonic() - start < ANSWER_SECONDS, f"call {number}"
             client.close()
         wait_until(lambda: flood.received > before[0] and other_flood.received > before[1], what="more answers to both")
+    wait_until(lambda: daemon.count_fds() <= daemon.baseline, 40, "the end of what was sent already")

@@ -5,12 +5,16 @@ import errno
 import os
 import resource
 import socket
+import subprocess
 import time
 
 import pytest
 
+import memory
+from broker import Daemon, binary
 from memory import MIB, PAGE
 from service_manager import ServiceManager
+from tenant import VMM
 from wire import Refusal
 
 pytestmark = [pytest.mark.plain, pytest.mark.timeout(90),
@@ -161,6 +165,62 @@ def test_ledger_that_cannot_grow(manager):
     client = manager.start().connect()
     assert everything(client) == before
     change(n)
+
+
+@pytest.fixture
+def small_file_system(directory):
+    """Where a tmpfs of 64 KiB is, and the command that goes there: nobody else sees it, and it ends with us."""
+    place = directory / "small"
+    place.mkdir()
+    keeper = subprocess.Popen(["unshare", "--mount", "--propagation=private", "sh", "-c",
+                               'mount -t tmpfs -o size=64k,mode=755 tmpfs "$0" && echo mounted && exec cat', place],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        if keeper.stdout.readline() != b"mounted\n":
+            pytest.skip("no file system can be mounted here")
+        yield place, ["nsenter", f"--mount=/proc/{keeper.pid}/ns/mnt"]
+    finally:
+        keeper.kill()
+        keeper.communicate()
+
+
+@pytest.mark.root
+def test_ledger_on_a_full_file_system(directory, contract, small_file_system):
+    """Without a service manager: the ledger is a file."""
+    place, enter = small_file_system
+
+    def start_there():
+        daemon = Daemon(directory, contract, command=[
+            *enter, binary(), f"--socket={directory / 'socket'}", f"--ledger={place}"])
+        return daemon, daemon.connect()
+
+    def change(i):
+        client.call("SetMemoryAttributes", vm="web1", guestPhysAddr=2 * i * MIB, memorySize=MIB, private=True)
+
+    daemon, client = start_there()
+    client.register("web1")
+    client.register("web2", exitPolicy="retain")
+    fd = client.allocate(size=PAGE).fd
+    vmm = VMM({memory.identity(fd): fd})
+    try:
+        pidfd = os.pidfd_open(vmm.pid)
+        client.call("AttachVM", vm="web1", pidFileDescriptor=0, fds=[pidfd])
+        os.close(pidfd)
+        n, refusal = until_refused(change, 3000)
+        assert n > 100
+        check_full(refusal, "ledger", errno.ENOSPC)
+        client.call("UnregisterVM", vm="web2")
+        before = everything(client)
+        daemon.process.kill()
+        daemon.process.wait()
+        daemon, client = start_there()
+        assert everything(client) == before
+        subprocess.run([*enter, "mount", "-o", "remount,size=1m", place], check=True)
+        change(n)
+    finally:
+        vmm.end()
+        daemon.process.kill()
+        daemon.process.wait()
 
 
 # ---- the service manager ----
