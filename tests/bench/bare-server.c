@@ -5,8 +5,9 @@
  *
  *   allocate   AllocateBacking with the fd of a new memfd; ReleaseBacking closes the newest
  *   set-slot   SetSlot with the verdict ok, made beforehand, and privmemd's interface to check them by
+ *   list       ListBackings with one backing, and privmemd's interface; what privmemd has made beforehand is made so
  *
- * usage: bench-bare-server SOCKET allocate|set-slot */
+ * usage: bench-bare-server SOCKET allocate|set-slot|list */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,11 +27,13 @@
 enum {
         ALLOCATE,
         SET_SLOT,
+        LIST,
 };
 
 static const char *const works[] = {
         [ALLOCATE] = "allocate",
         [SET_SLOT] = "set-slot",
+        [LIST] = "list",
 };
 
 static int work = -1;
@@ -154,6 +157,65 @@ static int on_set_slot(sd_varlink *link, sd_json_variant *parameters, sd_varlink
         return sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_VARIANT("verdict", verdict_ok));
 }
 
+/* ---- list ---------------------------------------------------------------------------------------------- */
+
+static sd_json_variant *survival;
+
+/* As long as what privmemd says of most backings. */
+static int make_survival(void) {
+        sd_json_variant *one = NULL;
+        int r;
+
+        r = sd_json_buildo(
+                &one, SD_JSON_BUILD_PAIR_BOOLEAN("survives", false), SD_JSON_BUILD_PAIR_STRING("reason", "not_kept"),
+                SD_JSON_BUILD_PAIR_STRING("explanation",
+                                          "nobody keeps the file descriptors of privmemd while it does not run; "
+                                          "a VMM that runs goes on"));
+        if (r >= 0)
+                r = sd_json_buildo(&survival, SD_JSON_BUILD_PAIR_VARIANT("vmmCrash", one),
+                                   SD_JSON_BUILD_PAIR_VARIANT("vmmUpgrade", one),
+                                   SD_JSON_BUILD_PAIR_VARIANT("daemonRestart", one),
+                                   SD_JSON_BUILD_PAIR_VARIANT("hostKexec", one));
+        sd_json_variant_unref(one);
+        return r;
+}
+
+typedef struct List {
+        const char *vm, *backing;
+} List;
+
+static int on_list(sd_varlink *link, sd_json_variant *parameters, sd_varlink_method_flags_t flags, void *userdata) {
+        static const sd_json_dispatch_field table[] = {
+                FIELD(STRING, const_string, List, vm, NULLABLE),
+                FIELD(STRING, const_string, List, backing, NULLABLE),
+                {},
+        };
+        sd_json_variant *array = NULL;
+        List p = {};
+        int r;
+
+        (void) flags;
+        (void) userdata;
+        r = sd_varlink_dispatch(link, parameters, table, &p);
+        if (r != 0)
+                return r;
+        r = sd_json_variant_append_arraybo(
+                &array, SD_JSON_BUILD_PAIR_STRING("vm", p.vm), SD_JSON_BUILD_PAIR_STRING("name", p.backing),
+                SD_JSON_BUILD_PAIR_STRING("kind", "memfd"), SD_JSON_BUILD_PAIR_STRING("origin", "allocated"),
+                SD_JSON_BUILD_PAIR_UNSIGNED("size", MEMORY_SIZE), SD_JSON_BUILD_PAIR_UNSIGNED("pageSize", 4096),
+                SD_JSON_BUILD_PAIR_UNSIGNED("effectivePageSize", 4096), SD_JSON_BUILD_PAIR_UNSIGNED("device", 1),
+                SD_JSON_BUILD_PAIR_UNSIGNED("inode", 1234567),
+                SD_JSON_BUILD_PAIR("seals",
+                                   SD_JSON_BUILD_ARRAY(SD_JSON_BUILD_STRING("seal"), SD_JSON_BUILD_STRING("shrink"),
+                                                       SD_JSON_BUILD_STRING("grow"), SD_JSON_BUILD_STRING("exec"))),
+                SD_JSON_BUILD_PAIR_UNSIGNED("residentBytes", 0), SD_JSON_BUILD_PAIR_UNSIGNED("slots", 0),
+                SD_JSON_BUILD_PAIR_VARIANT("survival", survival));
+        r = r < 0 ? sd_varlink_error_errno(link, r) :
+                    sd_varlink_replybo(link, SD_JSON_BUILD_PAIR_VARIANT("backings", array));
+        sd_json_variant_unref(array);
+        return r;
+}
+
 /* ---- both ---------------------------------------------------------------------------------------------- */
 
 static int on_connect(sd_varlink_server *server, sd_varlink *link, void *userdata) {
@@ -167,6 +229,8 @@ static int add_methods(sd_varlink_server *server) {
 
         r = sd_varlink_server_add_interface(server, work == ALLOCATE ? &vl_interface_minimal :
                                                                        &vl_interface_io_privmemd_Memory);
+        if (r >= 0 && work == LIST)
+                return sd_varlink_server_bind_method(server, PRIVMEMD_INTERFACE ".ListBackings", on_list);
         if (r >= 0 && work == SET_SLOT)
                 return sd_varlink_server_bind_method(server, PRIVMEMD_INTERFACE ".SetSlot", on_set_slot);
         if (r >= 0)
@@ -182,6 +246,8 @@ static int serve(const char *path) {
         int r;
 
         r = make_verdict();
+        if (r >= 0)
+                r = make_survival();
         if (r >= 0)
                 r = sd_event_default(&event);
         if (r >= 0)
@@ -206,11 +272,11 @@ static int serve(const char *path) {
 int main(int argc, char *argv[]) {
         int r;
 
-        for (int i = 0; argc == 3 && i <= SET_SLOT; i++)
+        for (int i = 0; argc == 3 && i <= LIST; i++)
                 if (strcmp(argv[2], works[i]) == 0)
                         work = i;
         if (work < 0) {
-                fprintf(stderr, "usage: %s SOCKET allocate|set-slot\n", argv[0]);
+                fprintf(stderr, "usage: %s SOCKET allocate|set-slot|list\n", argv[0]);
                 return 2;
         }
         memory_probe();
