@@ -30,6 +30,10 @@
 #define PATIENCE_USEC 2000
 #define IMPATIENT     64
 
+/* privmemd goes through all of its connections on each turn of its event loop, so one that is not needed costs every
+ * call. The first one stays. */
+#define NEEDLESS_USEC LOOP_SEC
+
 typedef struct UpstreamLink {
         Upstream *upstream;
         LoopWatch watch;
@@ -37,6 +41,7 @@ typedef struct UpstreamLink {
         UpstreamCall *call;
         size_t sent; /* bytes of the call's message */
         bool is_answering;
+        bool was_used; /* since tidy_links() */
 
         char *buffer;
         size_t capacity, filled, scanned, taken;
@@ -52,7 +57,7 @@ struct Upstream {
         unsigned n_streams;
         Calls waiting;
         unsigned n_waiting;
-        LoopTimer retry;
+        LoopTimer retry, tidy;
         bool is_absent; /* the last connect(2) failed */
         unsigned impatient;
 };
@@ -173,7 +178,25 @@ static int link_open(UpstreamLink *link) {
         }
         link->fd = fd;
         link->watch.fd = fd;
+        if (link != u->links && u->tidy.place == 0)
+                loop_timer_set(u->loop, &u->tidy, NEEDLESS_USEC);
         return 1;
+}
+
+static void tidy_links(void *userdata) {
+        Upstream *u = userdata;
+        bool others = false;
+
+        for (unsigned i = 1; i < u->settings.links; i++) {
+                UpstreamLink *link = &u->links[i];
+
+                if (!link->call && !link->is_answering && !link->was_used)
+                        link_close(link);
+                link->was_used = false;
+                others |= link->fd >= 0;
+        }
+        if (others)
+                loop_timer_set(u->loop, &u->tidy, NEEDLESS_USEC);
 }
 
 static void drop_taken(UpstreamLink *link) {
@@ -363,6 +386,7 @@ static bool may_begin(const Upstream *u, const UpstreamCall *call) {
 static void start(Upstream *u, UpstreamLink *link, UpstreamCall *call) {
         link->call = call;
         link->sent = 0;
+        link->was_used = true;
         call->link = link;
         u->n_streams += call->is_stream;
         loop_timer_set(u->loop, &call->timer, call->usec);
@@ -489,10 +513,16 @@ int upstream_new(Loop *loop, const UpstreamSettings *settings, Upstream **ret) {
         TAILQ_INIT(&u->waiting);
         u->address.sun_family = AF_UNIX;
         u->retry = (LoopTimer) { .function = on_retry, .userdata = u };
+        u->tidy = (LoopTimer) { .function = tidy_links, .userdata = u };
         u->links = calloc(settings->links, sizeof(*u->links));
         r = length == 0 ? -EINVAL : length >= sizeof(u->address.sun_path) ? -ENAMETOOLONG : !u->links ? -ENOMEM : 0;
         if (r == 0)
                 r = loop_timer_add(loop, &u->retry);
+        if (r >= 0) {
+                r = loop_timer_add(loop, &u->tidy);
+                if (r < 0)
+                        loop_timer_remove(loop, &u->retry);
+        }
         if (r < 0) {
                 free(u->links);
                 free(u);
@@ -517,6 +547,7 @@ Upstream *upstream_free(Upstream *u) {
                         call_end(u->links[i].call);
                 link_close(&u->links[i]);
         }
+        loop_timer_remove(u->loop, &u->tidy);
         loop_timer_remove(u->loop, &u->retry);
         free(u->links);
         free(u);

@@ -145,7 +145,7 @@ static void run(size_t n, bool with_check) {
                 for (int i = 0; i < ready; i++) {
                         Connection *c = events[i].data.ptr;
 
-                        while (take(c))
+                        while (take(c) && !is_whole(c))
                                 ;
                         if (!is_whole(c))
                                 continue;

@@ -12,10 +12,11 @@ import pytest
 RUN = pathlib.Path(__file__).resolve().parents[1] / "bench" / "run"
 SLOTS = ("slots.kernel-10", "slots.vm", "slots.memory", "slots.set-many")
 RESTART = ("restart.allocate", "restart.start", "restart.generation", "restart.ledger")
+REST = ("rest.get-16", "rest.tls-16", "rest.subscribers")
 
 
 @pytest.mark.plain
-@pytest.mark.parametrize("goals", (SLOTS, RESTART), ids=("slots", "restart"))
+@pytest.mark.parametrize("goals", (SLOTS, RESTART, REST), ids=("slots", "restart", "rest"))
 def test_is_measured(goals):
     done = subprocess.run([sys.executable, RUN, *goals, "--brief", "--json"], env=dict(os.environ), text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
