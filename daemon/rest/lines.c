@@ -118,6 +118,8 @@ int lines_read(const char *path, bool is_secret, LinesFunction function, void *u
         explicit_bzero(data, size);
         if (lines.error < 0)
                 return lines.error;
+        if (!lines.message)
+                return 0;
         *ret_message = lines.message;
-        return lines.message ? LINES_E_BAD : 0;
+        return LINES_E_BAD;
 }

@@ -81,71 +81,88 @@ static int load_key(Generation *g, const TlsFiles *files, char **ret_message) {
         return 0;
 }
 
-static int load_authorities(Generation *g, const char *path, char **ret_message) {
-        _cleanup_free_ char *data = NULL;
-        gnutls_x509_crt_t *list;
+typedef struct Authorities {
+        gnutls_x509_crt_t *list; /* the trust list's, but the array */
         unsigned n;
+} Authorities;
+
+static int load_authorities(Generation *g, const char *path, Authorities *ret, char **ret_message) {
+        _cleanup_free_ char *data = NULL;
         size_t size;
         int r;
 
         r = lines_read_all(path, /* is_secret= */ false, &data, &size, ret_message);
         if (r != 0)
                 return r;
-        r = gnutls_x509_crt_list_import2(&list, &n, &(gnutls_datum_t) { (unsigned char *) data, (unsigned) size },
+        r = gnutls_x509_crt_list_import2(&ret->list, &ret->n,
+                                         &(gnutls_datum_t) { (unsigned char *) data, (unsigned) size },
                                          GNUTLS_X509_FMT_PEM, 0);
-        if (r < 0)
+        if (r < 0) {
+                ret->list = NULL;
                 return lines_bad(ret_message, "%s: no certificate of an authority: %s", path, gnutls_strerror(r));
-        /* What has been added is the list's. */
-        r = gnutls_x509_trust_list_add_cas(g->trust, list, n, GNUTLS_TL_USE_IN_TLS);
-        gnutls_free(list);
-        return r < 0 || (unsigned) r != n ? -ENOMEM : 0;
+        }
+        r = gnutls_x509_trust_list_add_cas(g->trust, ret->list, ret->n, GNUTLS_TL_USE_IN_TLS);
+        return r < 0 || (unsigned) r != ret->n ? -ENOMEM : 0;
 }
 
-/* Each list must be signed by an authority that is trusted, and be of today. */
-static int load_crls(Generation *g, const char *path, char **ret_message) {
+/* Signed by an authority that is trusted, and of today. */
+static int check_crl(Generation *g, gnutls_x509_crl_t crl, const TlsFiles *files, const Authorities *authorities,
+                     char **ret_message) {
+        time_t until = gnutls_x509_crl_get_next_update(crl);
+        unsigned status = 0;
+        int r;
+
+        if (until != (time_t) -1 && until < g->crls_until)
+                g->crls_until = until;
+        if (g->crls_until <= time(NULL))
+                return lines_bad(ret_message, "%s: the list of revoked certificates is outdated", files->crl);
+        r = gnutls_x509_crl_verify(crl, authorities->list, authorities->n, VERIFICATION_FLAGS, &status);
+        if (r < 0 || status != 0)
+                return lines_bad(ret_message, "%s: a list of revoked certificates is not signed by an authority in %s",
+                                 files->crl, files->client_ca);
+        return 0;
+}
+
+static int load_crls(Generation *g, const TlsFiles *files, const Authorities *authorities, char **ret_message) {
         _cleanup_free_ char *data = NULL;
         gnutls_x509_crl_t *list;
-        unsigned n;
+        unsigned n, n_added = 0;
         size_t size;
         int r;
 
-        r = lines_read_all(path, /* is_secret= */ false, &data, &size, ret_message);
+        r = lines_read_all(files->crl, /* is_secret= */ false, &data, &size, ret_message);
         if (r != 0)
                 return r;
         r = gnutls_x509_crl_list_import2(&list, &n, &(gnutls_datum_t) { (unsigned char *) data, (unsigned) size },
                                          GNUTLS_X509_FMT_PEM, 0);
         if (r < 0)
-                return lines_bad(ret_message, "%s: no list of revoked certificates: %s", path, gnutls_strerror(r));
-        for (unsigned i = 0; i < n; i++) {
-                time_t until = gnutls_x509_crl_get_next_update(list[i]);
-
-                if (until != (time_t) -1 && until < g->crls_until)
-                        g->crls_until = until;
+                return lines_bad(ret_message, "%s: no list of revoked certificates: %s", files->crl,
+                                 gnutls_strerror(r));
+        for (r = 0; r == 0 && n_added < n; n_added += r == 0) {
+                r = check_crl(g, list[n_added], files, authorities, ret_message);
+                /* What is added becomes the trust list's. */
+                if (r == 0 && gnutls_x509_trust_list_add_crls(g->trust, &list[n_added], 1, 0, 0) != 1)
+                        r = -ENOMEM;
         }
-        /* They become the trust list's, whether they are taken or not. */
-        r = gnutls_x509_trust_list_add_crls(g->trust, list, n, GNUTLS_TL_VERIFY_CRL | GNUTLS_TL_FAIL_ON_INVALID_CRL,
-                                            VERIFICATION_FLAGS);
+        while (n_added < n)
+                gnutls_x509_crl_deinit(list[n_added++]);
         gnutls_free(list);
-        if (r < 0 || (unsigned) r != n)
-                return lines_bad(ret_message,
-                                 "%s: each list of revoked certificates must be signed by an authority of %s", path,
-                                 "ClientCA=");
-        if (g->crls_until <= time(NULL))
-                return lines_bad(ret_message, "%s: the list of revoked certificates is outdated", path);
-        return 0;
+        return r;
 }
 
 static int load_trust(Generation *g, const TlsFiles *files, char **ret_message) {
+        Authorities authorities = {};
         int r;
 
         if (gnutls_x509_trust_list_init(&g->trust, 0) < 0)
                 return -ENOMEM;
         gnutls_certificate_set_trust_list(g->credentials, g->trust, 0);
-        r = load_authorities(g, files->client_ca, ret_message);
+        r = load_authorities(g, files->client_ca, &authorities, ret_message);
         if (r == 0 && files->crl)
-                r = load_crls(g, files->crl, ret_message);
+                r = load_crls(g, files, &authorities, ret_message);
         if (r == 0)
                 r = rights_read(files->rights, &g->rights, ret_message);
+        gnutls_free(authorities.list);
         return r;
 }
 
