@@ -21,6 +21,8 @@
 #define STORE_PATIENCE_USEC UINT64_C(10000000)
 /* A message of the bag, and what a start needs besides. */
 #define START_SPARE_FDS     320U
+/* So many more may come before the limit is looked up again. */
+#define SURE_FDS            64U
 /* What gives something up is not refused, and so has room of its own. */
 #define LEDGER_SPARE        4096U
 
@@ -183,15 +185,21 @@ int keeper_reserve(Keeper *keeper, size_t size, Failure *f) {
         return r == 0 ? 0 : fail_ledger(r, f);
 }
 
-/* The next privmemd takes all of them out again, and with each message some that are dead. */
-static bool is_room_for_fd(const Keeper *keeper) {
+/* The next privmemd takes all of them out again, and with each message some that are dead. The limit, which somebody
+ * may change, is looked up when as many have come as it was known to allow. */
+static bool is_room_for_fd(Keeper *keeper) {
+        uint64_t n = bag_size(keeper->bag) + keeper->registry->n_vms, spare;
         struct rlimit limit;
-        uint64_t spare;
 
+        if (n < keeper->n_sure_fds)
+                return true;
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
                 return true;
         spare = limit.rlim_cur / 2 < START_SPARE_FDS ? limit.rlim_cur / 2 : START_SPARE_FDS;
-        return bag_size(keeper->bag) + keeper->registry->n_vms + spare < limit.rlim_cur;
+        if (n + spare >= limit.rlim_cur)
+                return false;
+        keeper->n_sure_fds = limit.rlim_cur - spare - n < SURE_FDS ? limit.rlim_cur - spare : n + SURE_FDS;
+        return true;
 }
 
 int keeper_put_fd(Keeper *keeper, uint64_t id, int fd, Failure *f) {

@@ -34,6 +34,7 @@ typedef struct Keeper {
         Ledger *ledger; /* NULL: CUSTODY_NONE */
         Bag *bag;       /* CUSTODY_FD_STORE only */
         uint64_t bag_generation;
+        uint64_t n_sure_fds;  /* below so many there is room for one more */
         int directory, lock;  /* CUSTODY_RUNTIME_FILE only */
         RecordBuffer pending; /* of the change that is being made */
         RecordBuffer strange; /* records of a newer privmemd, for the next one */

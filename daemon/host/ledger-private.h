@@ -45,6 +45,11 @@ struct Ledger {
         uint64_t end;           /* of the last valid frame */
         uint64_t reserved;      /* the file has space up to here */
         uint64_t next_sequence; /* of the next frame */
+
+        bool is_mappable; /* nobody can cut the file */
+        uint8_t *map;     /* the part of it that frames go to now, or NULL */
+        uint64_t map_at;
+        size_t map_size;
 };
 
 /* Reads as much as there is. */

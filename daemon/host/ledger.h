@@ -4,9 +4,9 @@
 /* The ledger: a file to which frames are appended, each one commit of several records (core/record-buffer.h). What the
  * records mean is not known here. docs/ledger.md has the format.
  *
- * A frame is written by one system call into space that was reserved before, so that appending does not fail for lack
- * of space. Whatever instant the writer dies at, a reader finds a frame whole or not at all, and every frame for which
- * ledger_append() returned 0.
+ * A frame goes into space that was reserved before, so that appending does not fail for lack of space. Whatever
+ * instant the writer dies at, a reader finds a frame whole or not at all, and every frame for which ledger_append()
+ * returned 0.
  *
  * A ledger never shrinks. Its successor is a new file of the next generation, which begins with a snapshot; a ledger
  * whose snapshot is not complete is to be thrown away. The file is a memfd that the service manager keeps, or a file
