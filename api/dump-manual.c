@@ -76,8 +76,8 @@ static const char *right_words(const char *right) {
                 return "the VM's owner and root";
         if (strcmp(right, "VM_PEER") == 0)
                 return "the VM's owner, the owners of VMs that a backing of it is shared with, and root";
-        if (strcmp(right, "ROOT") == 0)
-                return "root";
+        if (strcmp(right, "MANAGER") == 0)
+                return "root, and who has the right to manage";
         return "everybody";
 }
 

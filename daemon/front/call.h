@@ -66,7 +66,7 @@ typedef enum Right {
         VM_OWNER,
         VM_OWN_FDS,
         VM_PEER,
-        ROOT,
+        MANAGER,
 } Right;
 
 /* 0, or API_E_NotPermitted. Of a row about a VM. */

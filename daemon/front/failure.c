@@ -46,6 +46,12 @@ int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer) {
         return f->error;
 }
 
+int fail_not_permitted_host(Failure *f, const char *object, uid_t peer) {
+        fail_not_permitted(f, object, peer);
+        f->managers_may = true;
+        return f->error;
+}
+
 int fail_no_fds(Failure *f, const char *vm, uid_t peer, bool manages) {
         fail_not_permitted(f, vm, peer);
         f->is_vm = true;

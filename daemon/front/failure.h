@@ -56,6 +56,8 @@ int fail_claim_invalid(Failure *f, const char *vm);
 int fail_not_permitted(Failure *f, const char *object, uid_t peer);
 /* Of a VM, which the message calls one, to who does not even manage. */
 int fail_not_permitted_vm(Failure *f, const char *vm, uid_t peer);
+/* Of what is no VM's. */
+int fail_not_permitted_host(Failure *f, const char *object, uid_t peer);
 /* Who asks for a file descriptor, or brings one, and owns nothing; it may have the right to manage. */
 int fail_no_fds(Failure *f, const char *vm, uid_t peer, bool manages);
 int fail_vm_differs(Failure *f, const VM *vm, const char *field, const char *present, const char *requested);

@@ -90,8 +90,8 @@ static int check_call(Call *call, const Operation *operation, Failure *f) {
 
         if (call->n_fds > operation->fds)
                 return fail_wrong_fds(f, call->n_fds, 0, operation->fds);
-        if (operation->right == ROOT)
-                return call->uid == 0 ? 0 : fail_not_permitted(f, operation->method, call->uid);
+        if (operation->right == MANAGER)
+                return call_manages(call) ? 0 : fail_not_permitted_host(f, "the ledger", call->uid);
         if (operation->right == ANYONE)
                 return 0;
         r = check_vm(call, operation->right, f);

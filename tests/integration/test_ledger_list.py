@@ -18,7 +18,7 @@ from contract import golden
 from ledger import Ledger, record
 from memory import MIB, PAGE, slot
 from service_manager import ServiceManager
-from wire import Client
+from wire import Client, member_of
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests" / "check"))
@@ -305,9 +305,15 @@ def test_torn_frame_is_printed_for_what_it_is(damaged):
 
 
 @pytest.mark.root
-def test_nobody_but_root_may(daemon):
+def test_whoever_manages_may(start, directory):
+    (directory / "conf").write_text("[Access]\nManagerGroup=60321\n")
+    daemon = start(command=[binary(), f"--socket={directory / 'socket'}", f"--config={directory / 'conf'}"])
+    with member_of(60321):
+        client = daemon.connect(uid=4711)
+    assert client.call("ListLedger")["records"] == []
     error = daemon.connect(uid=4711).fails("NotPermitted", "ListLedger")
-    assert error["peerUID"] == 4711
+    assert (error["object"], error["peerUID"]) == ("the ledger", 4711)
+    assert "who has the right to manage" in error["message"]
 
 
 @root
