@@ -5,15 +5,16 @@ success; nothing has changed, or everything; no fd is left over; and the next pr
 import errno
 import itertools
 import os
+from types import SimpleNamespace
 
 import pytest
 
 import memory
-from broker import wait_until
+from broker import binary, wait_until
 from hugepages import pool
 from inject import HVA, LIBRARY_CALLS, LIBRARY_MEMORY, OWN_CALLS, OWN_MEMORY, Injector, Session, look
 from memory import HUGE_PAGE, MIB, PAGE, slot
-from wire import Closed, Refusal
+from wire import INTERFACE, Closed, Refusal
 
 pytestmark = [pytest.mark.plain, pytest.mark.timeout(120),
               pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
@@ -100,6 +101,9 @@ OPERATIONS = {
     "CheckSlots": call("CheckSlots", vm="web1", slots=BATCH),
     "GetHost": call("GetHost"),
 }
+# They change what is there already, and what they write down has its place in memory.
+CERTAIN = ("ReclaimBacking", "SetMemoryAttributes")
+WRITE = "pwritev64"
 
 
 class Trial:
@@ -209,9 +213,44 @@ def trial(directory, contract, request):
     trial.close()
 
 
-@pytest.mark.parametrize("trial", [name for name in OPERATIONS if name != HUGE], indirect=True)
+@pytest.mark.parametrize("trial", [name for name in OPERATIONS if name not in (HUGE, *CERTAIN)], indirect=True)
 def test_each_failure_of(trial):
     assert trial.exhaust(OWN_MEMORY) + trial.exhaust(OWN_CALLS) > 2
+
+
+@pytest.mark.parametrize("trial", CERTAIN, indirect=True)
+def test_nothing_fails_where_nothing_is_needed(trial):
+    assert trial.exhaust(OWN_MEMORY) + trial.exhaust(OWN_CALLS) == 2
+
+
+@pytest.mark.parametrize("operation", [*CERTAIN, "SetSlot", "RegisterVM"])
+def test_ledger_in_a_directory_that_cannot_be_written(directory, start, operation):
+    """A memfd is a mapping; a file is written, which may fail: once, and then for good."""
+    injector = Injector(directory)
+    (directory / "state").mkdir(mode=0o700)
+    command = [binary(), f"--socket={directory / 'socket'}", f"--ledger={directory / 'state'}"]
+    client = start(command=command, environment=injector.environment, is_quiet=False).connect()
+    for vm in ("web1", "web2"):
+        client.register(vm, exitPolicy="retain")
+        client.allocate("ram0", vm=vm)
+    client.call("ShareBacking", vm="web2", backing="ram0", peer="web1", access="read_only")
+    before = look(client)
+    session = SimpleNamespace(client=client)
+    injector.arm(OWN_CALLS, 1, errno.EIO, for_ever=True, only=WRITE)
+    try:
+        OPERATIONS[operation](session)
+        refused = False
+    except Refusal as refusal:
+        assert refusal.error == f"{INTERFACE}.CustodyFull"
+        refused = True
+    assert injector.disarm()[1] > 1
+    assert refused == (look(client) == before)
+    if not refused:
+        return  # what is given up is given up; the next change makes a new ledger
+    injector.arm(OWN_CALLS, 1, errno.EIO, only=WRITE)
+    OPERATIONS[operation](session)
+    assert injector.disarm()[1] == 1
+    assert look(client) != before
 
 
 @pytest.mark.parametrize("trial", [HUGE], indirect=True)
