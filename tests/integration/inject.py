@@ -16,6 +16,7 @@ from wire import Closed, Refusal
 
 HVA = 0x7E0000000000
 START_SECONDS = 20
+CLOSING_SECONDS = 2  # between its connections and itself
 PATIENCE = 1  # seconds, for an answer that sd-varlink may not give
 
 OWN_MEMORY, OWN_CALLS, LIBRARY_MEMORY, LIBRARY_CALLS = (1 << i for i in range(4))
@@ -53,21 +54,29 @@ def look(client):
     return seen
 
 
-def serves(client, pid):
-    """Whether it answers; else it has ended."""
+def answers(client, pidfd):
+    client.send("GetHost", {})
+    readable, _, _ = select.select([client.socket, pidfd], [], [], START_SECONDS)
+    assert readable, "it neither serves nor ends"
+    if client.socket not in readable:
+        return False
+    with contextlib.suppress(Refusal):  # the failure came late
+        client.receive_reply("GetHost")
+    return True
+
+
+def serving_client(connect, pid):
+    """A client that it answers, or None if it has ended. What failed may have been the first connection."""
     pidfd = os.pidfd_open(pid)
     try:
-        client.send("GetHost", {})
-        readable, _, _ = select.select([client.socket, pidfd], [], [], START_SECONDS)
-        assert readable, "it neither serves nor ends"
-        if client.socket not in readable:
-            return False
-        with contextlib.suppress(Refusal):  # the failure came late
-            client.receive_reply("GetHost")
-        return True
-    except (Closed, ConnectionError):
-        select.select([pidfd], [], [], START_SECONDS)
-        return False
+        for _ in range(2):
+            with contextlib.suppress(Closed, ConnectionError):
+                client = connect()
+                client.socket.settimeout(PATIENCE)
+                return client if answers(client, pidfd) else None
+            if select.select([pidfd], [], [], CLOSING_SECONDS)[0]:
+                return None
+        raise AssertionError("it ends connections, and does not end itself")
     finally:
         os.close(pidfd)
 
@@ -96,9 +105,8 @@ class Session:
     def try_start(self):
         """Whether it serves; else it has ended."""
         self.manager.start(environment=self.injector.environment, wait=False)
-        self.client = self.manager.daemon.connect()
-        self.client.socket.settimeout(PATIENCE)
-        return serves(self.client, self.manager.daemon.pid)
+        self.client = serving_client(self.manager.daemon.connect, self.manager.daemon.pid)
+        return self.client is not None
 
     def restart(self):
         self.manager.end()
@@ -152,11 +160,9 @@ class Session:
     def recover(self):
         """There is a privmemd, and it answers."""
         self.client.close()
-        self.client = self.manager.daemon.connect()
-        self.client.socket.settimeout(PATIENCE)
-        if serves(self.client, self.manager.daemon.pid):
+        self.client = serving_client(self.manager.daemon.connect, self.manager.daemon.pid)
+        if self.client:
             self.be_known()
             return
-        self.client.close()
         self.manager.wait_end()
         self.start()

@@ -9,7 +9,7 @@ import pytest
 
 import memory
 from broker import Daemon, binary
-from inject import OWN_CALLS, OWN_MEMORY, Injector, Session, look, serves
+from inject import OWN_CALLS, OWN_MEMORY, Injector, Session, look, serving_client
 from tenant import VMM
 from test_inject import ERRORS, NTH_MAX
 
@@ -38,14 +38,15 @@ class Alone:
         path.unlink(missing_ok=True)
         self.daemon = Daemon(self.directory, self.contract, path=path, environment=self.injector.environment, wait=False,
                              command=[binary(), f"--socket={path}", f"--ledger={self.directory}"])
-        while True:
-            if self.daemon.process.poll() is not None:
-                return False
-            # It is bound a moment before it listens.
+        self.client = serving_client(self.connect, self.daemon.pid)
+        return self.client is not None
+
+    def connect(self):
+        """The socket is bound a moment before it listens."""
+        while self.daemon.process.poll() is None:
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                self.client = self.daemon.connect()
-                break
-        return serves(self.client, self.daemon.pid)
+                return self.daemon.connect()
+        raise ConnectionRefusedError
 
     def end(self):
         self.daemon.process.kill()
