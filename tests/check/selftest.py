@@ -4,13 +4,17 @@
 
 And the test driver on made-up test programs: nothing that went wrong may get lost in its reading of them."""
 
+import contextlib
 import importlib.machinery
 import importlib.util
+import io
 import pathlib
 import shutil
 import sys
 import tempfile
+import time
 import unittest
+import unittest.mock as mock
 
 import format
 import layers
@@ -241,6 +245,46 @@ class Driver(unittest.TestCase):
         self.assertEqual(self.outcomes("SKIP", 0, "1..0 # SKIP no kvm\n"), [("p", "skipped", "no kvm")])
         self.assertEqual(self.outcomes("TIMEOUT", -15, "", tap=False)[0][1], "failed")
         self.assertEqual(self.outcomes("TIMEOUT", -15, "1..1\n")[0][1], "failed")
+
+    def run_all(self, **sources):
+        """With sources that have one test each, but for those that are given."""
+        def source(build, _):
+            yield self.driver.Result("s", build.name, "passed"), 0.0
+
+        made = dict.fromkeys(["run_meson", "run_integration", "run_system", "run_fuzz"], source) | sources
+        with mock.patch.multiple(self.driver, fuzz_targets=lambda _: ["x"], **made), \
+                contextlib.redirect_stdout(io.StringIO()):
+            return [(result.build, result.outcome) for result in self.driver.run_all("")]
+
+    def test_every_suite_counts(self):
+        def failing(build, _):
+            yield self.driver.Result("s", "t", "failed"), 0.0
+
+        builds = ["plain", "asan", "plain", "plain", "asan", "plain", "fuzz"]
+        self.assertEqual(self.run_all(), [(build, "passed") for build in builds])
+        self.assertEqual(self.run_all(run_system=failing)[5], ("plain", "failed"))
+
+    def test_suite_that_cannot_run_is_no_success(self):
+        def raising(_, __):
+            raise FileNotFoundError("cbmc")
+            yield
+
+        with self.assertRaises(FileNotFoundError):
+            self.run_all(run_integration=raising)
+
+    def test_what_runs_is_stopped(self):
+        def source(build, _):
+            if build.name == "asan":
+                self.driver.run(["sleep", "1000"], build)
+                return
+            while not self.driver.RUNNING:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+            yield
+
+        with self.assertRaises(KeyboardInterrupt):
+            self.run_all(run_meson=source)
+        self.assertFalse(self.driver.RUNNING)
 
     def fuzz_outcome(self, status, output):
         return self.driver.fuzz_result("fuzz-x", status, output).outcome
