@@ -409,6 +409,17 @@ static bool find_end(const IntervalTree *tree, uint64_t start, IntervalCursor *r
         return true;
 }
 
+/* Where find_end() has found room. */
+static void append(const IntervalCursor *c, const Entry *entry) {
+        IntervalBlock *leaf = c->path[c->level].block;
+
+        leaf->rising = leaf->rising && leaf->entries[leaf->n - 1].last <= entry->last;
+        leaf->entries[leaf->n++] = *entry;
+        for (unsigned level = c->level; level > 0; level--)
+                if (c->path[level - 1].block->entries[c->path[level - 1].at].last < entry->last)
+                        set_last(c, level - 1, entry->last);
+}
+
 int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t size) {
         IntervalBlock *spares[INTERVAL_HEIGHT_MAX + 1];
         Entry entry = { .start = start, .last = last_of(start, size), .of = item };
@@ -423,7 +434,7 @@ int interval_insert(IntervalTree *tree, void *item, uint64_t start, uint64_t siz
         }
 
         if (find_end(tree, start, &c)) {
-                put(tree, &c, entry, /* spares= */ NULL);
+                append(&c, &entry);
                 return 0;
         }
         descend(tree, start, item, &c);
