@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "core/cleanup.h"
 #include "host/step.h"
@@ -17,14 +18,15 @@
 #define LEDGER_SLACK (UINT64_C(1) << 20)
 #endif
 /* Whoever reads a frame reads all of it, and damage to one loses all of it. */
-#define SNAPSHOT_FRAME_MAX  (UINT64_C(1) << 20)
-#define STORE_PATIENCE_USEC UINT64_C(10000000)
+#define SNAPSHOT_FRAME_MAX   (UINT64_C(1) << 20)
+#define STORE_PATIENCE_USEC  UINT64_C(10000000)
+#define STORE_PAUSE_MAX_USEC (64 * STORE_PATIENCE_USEC)
 /* A message of the bag, and what a start needs besides. */
-#define START_SPARE_FDS     320U
+#define START_SPARE_FDS      320U
 /* So many more may come before the limit is looked up again. */
-#define SURE_FDS            64U
+#define SURE_FDS             64U
 /* What gives something up is not refused, and so has room of its own. */
-#define LEDGER_SPARE        4096U
+#define LEDGER_SPARE         4096U
 
 RecordBuffer *keeper_records(Keeper *keeper) {
         return &keeper->pending;
@@ -32,13 +34,40 @@ RecordBuffer *keeper_records(Keeper *keeper) {
 
 /* ---- the fd store ---- */
 
-static int store(const char *kind, uint64_t generation, const int *fds, size_t n) {
+static uint64_t now_usec(void) {
+        struct timespec now = {};
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* A service manager that has not answered is asked again later, each time after twice as long: nobody else is served
+ * while it is waited for. */
+static bool is_pausing(const Keeper *keeper) {
+        return keeper->pause_usec > 0 && now_usec() < keeper->pause_ends_usec;
+}
+
+static void pause_after(Keeper *keeper, int r) {
+        if (r != -ETIMEDOUT) {
+                keeper->pause_usec = 0;
+                return;
+        }
+        keeper->pause_usec = keeper->pause_usec == 0                       ? STORE_PATIENCE_USEC :
+                             keeper->pause_usec < STORE_PAUSE_MAX_USEC / 2 ? 2 * keeper->pause_usec :
+                                                                             STORE_PAUSE_MAX_USEC;
+        keeper->pause_ends_usec = now_usec() + keeper->pause_usec;
+}
+
+static int store(Keeper *keeper, const char *kind, uint64_t generation, const int *fds, size_t n) {
         char name[32];
         int r;
 
         snprintf(name, sizeof(name), "%s-%" PRIu64, kind, generation);
         r = fd_store_put(name, fds, n);
-        return r < 0 ? r : fd_store_barrier(STORE_PATIENCE_USEC);
+        if (r >= 0)
+                r = fd_store_barrier(STORE_PATIENCE_USEC);
+        pause_after(keeper, r);
+        return r;
 }
 
 static void unstore(const char *kind, uint64_t generation) {
@@ -97,6 +126,8 @@ static int renew_ledger(Keeper *keeper) {
         Ledger *ledger = NULL;
         int fd, r;
 
+        if (is_pausing(keeper))
+                return -ETIMEDOUT;
         r = keeper->mode == CUSTODY_RUNTIME_FILE ? ledger_new_at(keeper->directory, generation, &ledger) :
                                                    ledger_new_memfd(generation, &ledger);
         if (r == 0)
@@ -104,7 +135,7 @@ static int renew_ledger(Keeper *keeper) {
         STEP("ledger.written");
         if (r == 0 && keeper->mode == CUSTODY_FD_STORE) {
                 fd = ledger_fd(ledger);
-                r = store("ledger", generation, &fd, 1);
+                r = store(keeper, "ledger", generation, &fd, 1);
         }
         STEP("ledger.stored");
         if (r == 0)
@@ -144,12 +175,14 @@ static int renew_bag(Keeper *keeper) {
         Bag *bag;
         int r, ends[2];
 
+        if (is_pausing(keeper))
+                return -ETIMEDOUT;
         r = keeper->bag ? bag_repack(keeper->bag, &bag) : bag_new(&bag);
         if (r != 0)
                 return r;
         STEP("bag.packed");
         bag_ends(bag, ends);
-        r = store("bag", generation, ends, 2);
+        r = store(keeper, "bag", generation, ends, 2);
         if (r < 0) {
                 unstore("bag", generation);
                 bag_free(bag);

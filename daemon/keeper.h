@@ -38,7 +38,9 @@ typedef struct Keeper {
         int directory, lock;  /* CUSTODY_RUNTIME_FILE only */
         RecordBuffer pending; /* of the change that is being made */
         RecordBuffer strange; /* records of a newer privmemd, for the next one */
-        bool behind;          /* the ledger lacks a change: a new generation is due */
+        uint64_t pause_usec;  /* for how long the service manager is not asked, which has not answered; 0: it has */
+        uint64_t pause_ends_usec; /* CLOCK_MONOTONIC */
+        bool behind;              /* the ledger lacks a change: a new generation is due */
 } Keeper;
 
 #define KEEPER_INIT ((Keeper) { .directory = -EBADF, .lock = -EBADF })
