@@ -458,6 +458,18 @@ def test_connections_of_one_address(begin, files, authority):
         peer.close()
 
 
+def test_stop_amid_all_of_this(begin, files, authority):
+    gateway = begin(files.settings()).wait_ready()
+    client = context(authority, "watcher")
+    idle, streaming, silent = gateway.connect_tls(client), gateway.connect_tls(client), Peer(gateway.connect_tcp())
+    assert idle.get().status == 200
+    streaming.send(request("GET", "/v1/events"))
+    assert b"200" in streaming._until(b"\r\n")
+    assert gateway.stop() == 0
+    for peer in [idle, streaming, silent]:
+        peer.close()
+
+
 @pytest.mark.plain
 def test_memory_of_many_handshakes(begin, files, authority):
     gateway = begin(files.settings("HandshakesPerSecond=10000")).wait_ready()
