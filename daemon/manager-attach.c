@@ -75,9 +75,7 @@ static int attach_and_redeem(Manager *manager, VM *vm, Process *process, const C
         r = claim_open(manager, vm, use, &result->redemption, f);
         if (r == 0)
                 r = attach(manager, vm, process, f);
-        if (r == 0)
-                claim_use_up(manager, result->redemption, use);
-        return r;
+        return r == 0 ? claim_use_up(manager, result->redemption, use, /* f= */ NULL) : r;
 }
 
 /* ---- the fence ---- */

@@ -61,11 +61,15 @@ int service_create_claim(Service *service, VM *vm, const ClaimSpec *spec, uint64
         return 0;
 }
 
+static void tell_and_free(Manager *manager, Claim *claim, const Event *event) {
+        front_publish(manager->front, event);
+        claim_free(claim);
+}
+
 static void end_claim(Manager *manager, Claim *claim, const Event *event) {
         (void) record_claim_gone(keeper_records(&manager->keeper), claim);
         keeper_commit(&manager->keeper);
-        front_publish(manager->front, event);
-        claim_free(claim);
+        tell_and_free(manager, claim, event);
 }
 
 void service_delete_claim(Service *service, Claim *claim) {
@@ -163,31 +167,43 @@ static void publish_grants(Manager *manager, const Redemption *redemption, const
                                               });
 }
 
-void claim_use_up(Manager *manager, const Redemption *redemption, const ClaimUse *use) {
-        Claim *claim = claim_find(redemption->vm, use->claim);
+static void log_use(const Redemption *redemption, const ClaimUse *use) {
         ClaimWord word;
 
         fprintf(stderr, "privmemd: claim %s of VM %s, %zu backings, %s, was redeemed by process %d of uid %u\n",
                 claim_word(use->claim, word), redemption->vm->name, redemption->n_grants,
                 access_word(redemption->read_only), (int) use->pid, (unsigned) use->uid);
-        end_claim(manager, claim,
-                  &(Event) {
-                          .kind = EVENT_CLAIM_REDEEMED,
-                          .vm = redemption->vm,
-                          .claim = claim,
-                          .peer = &use->uid,
-                          .pid = use->pid,
-                  });
+}
+
+int claim_use_up(Manager *manager, const Redemption *redemption, const ClaimUse *use, Failure *f) {
+        Claim *claim = claim_find(redemption->vm, use->claim);
+        int r = 0;
+
+        (void) record_claim_gone(keeper_records(&manager->keeper), claim);
+        if (f)
+                r = keeper_try_commit(&manager->keeper, f);
+        else
+                keeper_commit(&manager->keeper);
+        if (r != 0)
+                return r;
+        log_use(redemption, use);
+        tell_and_free(manager, claim,
+                      &(Event) {
+                              .kind = EVENT_CLAIM_REDEEMED,
+                              .vm = redemption->vm,
+                              .claim = claim,
+                              .peer = &use->uid,
+                              .pid = use->pid,
+                      });
         publish_grants(manager, redemption, use);
+        return 0;
 }
 
 static int redeem(Manager *manager, VM *vm, const ClaimUse *use, AttachResult *result, Failure *f) {
         int r;
 
         r = claim_open(manager, vm, use, &result->redemption, f);
-        if (r == 0)
-                claim_use_up(manager, result->redemption, use);
-        return r;
+        return r == 0 ? claim_use_up(manager, result->redemption, use, f) : r;
 }
 
 void service_redeem(Service *service, const RedeemRequest *request, AttachDone done, void *userdata) {

@@ -84,8 +84,9 @@ typedef struct ClaimUse {
 
 /* Opens what the claim is for, if it is still good: API_E_ClaimInvalid, or why it cannot be opened. */
 int claim_open(Manager *manager, VM *vm, const ClaimUse *use, Redemption **ret, Failure *f);
-/* The claim, whose redemption is open, is gone when this returns, and everybody is told. */
-void claim_use_up(Manager *manager, const Redemption *redemption, const ClaimUse *use);
+/* The claim, whose redemption is open, is gone when this returns, and everybody is told. API_E_CustodyFull: it is not, for
+ * it could be redeemed again after a restart; f is NULL where that is too late to say. */
+int claim_use_up(Manager *manager, const Redemption *redemption, const ClaimUse *use, Failure *f);
 /* Closes what nobody has taken. Accepts NULL, returns NULL. */
 Redemption *redemption_free(Redemption *redemption);
 /* Its time is over. */

@@ -102,7 +102,7 @@ OPERATIONS = {
     "GetHost": call("GetHost"),
 }
 # They change what is there already, and what they write down has its place in memory.
-CERTAIN = ("ReclaimBacking", "SetMemoryAttributes")
+CERTAIN = ("ReclaimBacking", "SetMemoryAttributes", "DeleteClaim")
 WRITE = "pwritev64"
 
 
@@ -223,7 +223,7 @@ def test_nothing_fails_where_nothing_is_needed(trial):
     assert trial.exhaust(OWN_MEMORY) + trial.exhaust(OWN_CALLS) == 2
 
 
-@pytest.mark.parametrize("operation", [*CERTAIN, "SetSlot", "RegisterVM"])
+@pytest.mark.parametrize("operation", [*CERTAIN, "SetSlot", "RegisterVM", "CreateClaim", "RedeemClaim"])
 def test_ledger_in_a_directory_that_cannot_be_written(directory, start, operation):
     """A memfd is a mapping; a file is written, which may fail: once, and then for good."""
     injector = Injector(directory)
@@ -234,8 +234,8 @@ def test_ledger_in_a_directory_that_cannot_be_written(directory, start, operatio
         client.register(vm, exitPolicy="retain")
         client.allocate("ram0", vm=vm)
     client.call("ShareBacking", vm="web2", backing="ram0", peer="web1", access="read_only")
+    session = SimpleNamespace(client=client, claims={"web2": client.call("CreateClaim", vm="web2")})
     before = look(client)
-    session = SimpleNamespace(client=client)
     injector.arm(OWN_CALLS, 1, errno.EIO, for_ever=True, only=WRITE)
     try:
         OPERATIONS[operation](session)
