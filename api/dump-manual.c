@@ -136,9 +136,11 @@ static void dump_error(FILE *out, const sd_varlink_symbol *symbol) {
         heading(out, symbol->name, '-');
         for (const ErrorRow *row = error_rows; row->name; row++)
                 if (strcmp(row->name, symbol->name) == 0)
-                        fprintf(out, "%s In libprivmem: ``-%s``. In REST: %u%s.\n\n", row->sentence, row->errno_name,
+                        fprintf(out, "%s In libprivmem: ``-%s``. In REST: %u%s%s.\n\n", row->sentence, row->errno_name,
                                 row->status,
-                                error_has_verdict(symbol) ? ", and 422 if a verdict has a ``kernelErrno``" : "");
+                                error_verdict_status(symbol, 422) ? ", but 422 if a verdict has a ``kernelErrno``" :
+                                                                    "",
+                                error_verdict_status(symbol, 404) ? ", and 404 if its rule is ``no_such_slot``" : "");
         dump_fields(out, symbol, SD_VARLINK_REGULAR);
 }
 

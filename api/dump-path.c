@@ -307,8 +307,7 @@ static bool is_of_http(const RouteRow *route, const sd_varlink_symbol *method, u
 
 static bool is_error(const RouteRow *route, const ErrorRow *row, unsigned status) {
         return method_fails_with(route->method, row->name) && !route_never(route, row->name) &&
-               (row->status == status ||
-                (status == 422 && error_has_verdict(find_symbol(row->name, SD_VARLINK_ERROR))));
+               (row->status == status || error_verdict_status(find_symbol(row->name, SD_VARLINK_ERROR), status));
 }
 
 static bool has_field(const sd_varlink_symbol *method, sd_varlink_field_direction_t direction) {

@@ -54,11 +54,14 @@ static void common_required(Json *j) {
 }
 
 static void properties_of(Json *j, const ErrorRow *row, const sd_varlink_symbol *error) {
-        bool has_verdict = error_has_verdict(error);
         char type[128], statuses[64];
 
         snprintf(type, sizeof(type), TYPE_PREFIX "%s", row->name);
-        snprintf(statuses, sizeof(statuses), has_verdict ? "\"enum\": [%u, 422]" : "\"const\": %u", row->status);
+        snprintf(statuses, sizeof(statuses),
+                 error_verdict_status(error, 404) ? "\"enum\": [%u, 404, 422]" :
+                 error_verdict_status(error, 422) ? "\"enum\": [%u, 422]" :
+                                                    "\"const\": %u",
+                 row->status);
         json_open(j, "properties", '{');
         common_properties(j, type, statuses);
         for (const sd_varlink_field *field = error->fields; field->field_type; field++)

@@ -140,6 +140,9 @@ bool route_never(const RouteRow *route, const char *what) {
         return false;
 }
 
-bool error_has_verdict(const sd_varlink_symbol *error) {
-        return find_field(error, SD_VARLINK_REGULAR, "verdict") || find_field(error, SD_VARLINK_REGULAR, "verdicts");
+bool error_verdict_status(const sd_varlink_symbol *error, unsigned status) {
+        bool has_one = find_field(error, SD_VARLINK_REGULAR, "verdict");
+
+        return (status == 404 && has_one) ||
+               (status == 422 && (has_one || find_field(error, SD_VARLINK_REGULAR, "verdicts")));
 }

@@ -55,6 +55,7 @@ const ValueRow *find_value(const char *of, const char *field, bool own);
 /* Whether a call of the method may be answered with the error, besides what every call may be. */
 bool method_fails_with(const char *method, const char *error);
 /* Whether the error is about slots, so that its status depends on the verdict: see errors.def. */
-bool error_has_verdict(const sd_varlink_symbol *error);
+/* Whether REST answers so for what is in the verdict of a refused slot, whatever the error's row says. */
+bool error_verdict_status(const sd_varlink_symbol *error, unsigned status);
 /* Whether a row of NEVER says so of the error, or of the status as text. */
 bool route_never(const RouteRow *route, const char *what);

@@ -117,18 +117,23 @@ static bool has_kernel_errno(Span verdict) {
         return scan_find(verdict, "kernelErrno", &value) && scan_uint64(value, &number) && number != 0;
 }
 
-static bool is_wrong_by_itself(Span parameters) {
-        Span verdict, verdicts;
+/* Of a refused slot, which has one verdict, or of a table, which has many. */
+static unsigned status_of_verdict(Span parameters, unsigned otherwise) {
+        Span verdict, verdicts, rule;
         Scan scan;
 
-        if (scan_find(parameters, "verdict", &verdict))
-                return has_kernel_errno(verdict);
+        if (scan_find(parameters, "verdict", &verdict)) {
+                /* Whoever deletes it twice is told what any other object would say. */
+                if (scan_find(verdict, "rule", &rule) && span_is(rule, "\"no_such_slot\""))
+                        return 404;
+                return has_kernel_errno(verdict) ? 422 : otherwise;
+        }
         if (!scan_find(parameters, "verdicts", &verdicts) || !scan_open(&scan, verdicts, '['))
-                return false;
+                return otherwise;
         while (scan_element(&scan, &verdict) > 0)
                 if (has_kernel_errno(verdict))
-                        return true;
-        return false;
+                        return 422;
+        return otherwise;
 }
 
 /* Its own members come first, so that no field of an error takes their place. */
@@ -170,8 +175,8 @@ unsigned problem_of_error(const UpstreamReply *reply, Text *t) {
 
         if (row) {
                 status = row->status;
-                if (status == 409 && is_wrong_by_itself(reply->parameters))
-                        status = 422;
+                if (status == 409)
+                        status = status_of_verdict(reply->parameters, status);
                 begin(t, reply->error, row->sentence, status);
                 if (scan_find(reply->parameters, "message", &message)) {
                         text_add_string(t, ",\"detail\":");

@@ -102,6 +102,8 @@ def test_slots(rest, client, backing):
     problem(rest.get("/v1/vms/web1/slots/0/8"), 404)
     assert rest.delete("/v1/vms/web1/slots/0/7").status == 200
     assert client.listed("ListSlots") == []
+    gone = problem(rest.delete("/v1/vms/web1/slots/0/7"), 404)
+    assert (gone["type"], gone["verdict"]["rule"]) == ("io.privmemd.Memory.SlotRefused", "no_such_slot")
 
 
 def test_refused_slots(rest, client, backing):

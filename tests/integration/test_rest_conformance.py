@@ -413,7 +413,7 @@ def test_slots_that_are_refused(world):
         world.expect(status, "SetSlot", slot, slotId=5)
         world.expect(status, "SetSlots", {"slots": [{**slot, "slotId": 5}]})
         assert not world.expect(200, "CheckSlots", {"slots": [{**slot, "slotId": 5}]}).json["accepted"]
-    world.expect(422, "DeleteSlot", slotId=9)
+    world.expect(404, "DeleteSlot", slotId=9)
 
 
 def test_empty_ranges(world):

@@ -143,7 +143,7 @@ def check_same(method, parameters, ours, theirs):
         created = row[5] == "CREATED" or (row[5] == "REPLY" and reply.get("created") is True)
         assert status == (201 if created and not parameters.get("dryRun") else 200) or (status == 204 and not reply), where
     elif error.startswith(INTERFACE):
-        assert status in (STATUS[error.removeprefix(f"{INTERFACE}.")], 422), where
+        assert status in (STATUS[error.removeprefix(f"{INTERFACE}.")], 404, 422), where
     assert comparable(document) == comparable(reply), where
 
 
