@@ -3,6 +3,7 @@
 #include "host/heap.h"
 
 #include <malloc.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -14,6 +15,8 @@
 /* What mallopt(3) says that they are. */
 #define STANDARD  (128 * 1024)
 
+static bool expects;
+
 void heap_expect(size_t size) {
         uintptr_t from, to;
         char *piece, *end;
@@ -23,6 +26,7 @@ void heap_expect(size_t size) {
         /* The next piece that does not fit makes the heap longer by all of it. Nothing is touched yet, nor given back. */
         if (!mallopt(M_TRIM_THRESHOLD, (int) (size + HUGE_PAGE)) || !mallopt(M_TOP_PAD, (int) size))
                 return;
+        expects = true;
         piece = malloc(STANDARD - 4096);
         (void) mallopt(M_TOP_PAD, STANDARD);
         end = sbrk(0);
@@ -33,6 +37,9 @@ void heap_expect(size_t size) {
         free(piece);
 }
 
+/* Whoever sets one of them sets all for good: malloc(3) adapts none any more. */
 void heap_expect_no_more(void) {
-        (void) mallopt(M_TRIM_THRESHOLD, STANDARD);
+        if (expects)
+                (void) mallopt(M_TRIM_THRESHOLD, STANDARD);
+        expects = false;
 }
