@@ -2,6 +2,7 @@
 """Each allocation and each system call of a start fails once. The start fails and says why, or goes on; either way the
 next privmemd has everything."""
 
+import contextlib
 import os
 
 import pytest

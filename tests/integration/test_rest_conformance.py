@@ -43,7 +43,8 @@ class World:
     """privmemd with what the examples speak of, and privmem-rest, whose every answer is checked."""
 
     def __init__(self, directory, *arguments):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
         config = directory / "privmemd.conf"
         config.write_text(f"[Limits]\nVMsPerUID={VMS_PER_UID}\n")
         self.daemon = Daemon(directory, contract_module.golden(), command=[
