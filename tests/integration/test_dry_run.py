@@ -17,7 +17,7 @@ def sequence(daemon):
 
 
 @pytest.fixture
-def untouched(daemon, client, vm):
+def untouched(daemon, client, vm, huge_pages_lock):
     """What it gives must not have changed in the end: all lists, and the number of events and file descriptors."""
     def look():
         return {"events": sequence(daemon), "host": client.call("GetHost"),

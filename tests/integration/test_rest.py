@@ -24,7 +24,7 @@ def backing(rest, vm):
 # ---- one of each kind of row ----
 
 
-def test_host(rest, client):
+def test_host(rest, client, huge_pages_lock):
     answer = rest.get("/v1/host")
     assert (answer.status, answer.type) == (200, "application/json")
     assert answer.json == client.call("GetHost")

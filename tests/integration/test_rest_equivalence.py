@@ -222,7 +222,7 @@ DRY = {"AllocateBacking", "SetSlot", "SetSlots"}
 
 
 @pytest.fixture
-def sides(directory, contract):
+def sides(directory, contract, huge_pages_lock):
     """One that is asked by varlink, and one that is asked by REST: (client, gateway, client of the latter's privmemd)."""
     made = []
     for name in ("varlink", "rest"):

@@ -41,7 +41,7 @@ def test_nothing_is_for_other_origins(rest):
     assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
 
 
-def test_head(rest):
+def test_head(rest, huge_pages_lock):
     head, get = rest.request("HEAD", "/v1/host"), rest.get("/v1/host")
     assert (head.status, head.data) == (200, b"")
     assert head.headers["Content-Length"] == get.headers["Content-Length"]
