@@ -75,11 +75,28 @@ class Listener:
         self.response.close()
 
 
+def newest(daemon):
+    with daemon.connect() as subscriber:
+        return next(subscriber.stream("Subscribe"))["event"]["sequence"]
+
+
+def await_events(rest, daemon):
+    """privmem-rest hears of what a test has begun with a moment later."""
+    wanted = newest(daemon)
+
+    def has_heard():
+        with contextlib.closing(Listener(rest)) as listener:
+            return listener.hello["sequence"] >= wanted
+    wait_until(has_heard, what="privmem-rest to hear of everything")
+
+
 @pytest.fixture
-def listen(rest):
+def listen(rest, daemon):
     opened = []
 
     def open_listener(*arguments, **options):
+        if not opened:
+            await_events(rest, daemon)
         opened.append(Listener(rest, *arguments, **options))
         return opened[-1]
 
@@ -284,9 +301,11 @@ def test_without_privmemd(directory, daemon):
 
 def test_one_subscription_for_all(listen, client, vm):
     listeners = [listen() for _ in range(100)]
-    (used,) = [one["used"] for one in client.call("GetMetrics")["quotas"]
-               if one["limit"] == "subscribersPerUID" and one["uid"] == os.geteuid()]
-    assert used == 1
+
+    def used():
+        return [one["used"] for one in client.call("GetMetrics")["quotas"]
+                if one["limit"] == "subscribersPerUID" and one["uid"] == os.geteuid()]
+    wait_until(lambda: used() == [1], what="one subscription to be left")
     client.register("web2")
     assert [listener.told(1) for listener in listeners] == [[("vm_registered", "web2")]] * 100
 
