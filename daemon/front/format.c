@@ -40,7 +40,7 @@ SlotView slot_view(const VM *vm, const SlotSpec *spec) {
         };
 }
 
-static uint64_t vm_resident(Service *service, VM *vm) {
+static uint64_t vm_resident(Service *service, const VM *vm) {
         Backing *backing;
         uint64_t sum = 0;
 
@@ -59,7 +59,7 @@ uint64_t boot_to_real_time(uint64_t usec) {
         return usec + difference;
 }
 
-int format_vm(Service *service, VM *vm, sd_json_variant **ret) {
+int format_vm(Service *service, const VM *vm, sd_json_variant **ret) {
         sd_id128_t uuid;
         pid_t pid = service_vmm_pid(vm), successor = service_successor_pid(vm);
         pid_t outgoing = vm->outgoing ? service_vmm_pid(vm->outgoing) : 0;

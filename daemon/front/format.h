@@ -25,7 +25,7 @@ typedef struct SlotView {
 /* Borrows the names. */
 SlotView slot_view(const VM *vm, const SlotSpec *spec);
 
-int format_vm(Service *service, VM *vm, sd_json_variant **ret);
+int format_vm(Service *service, const VM *vm, sd_json_variant **ret);
 /* For that uid: it sees no more shares than its own, unless it is the owner or root. */
 int format_backing(Service *service, const Backing *backing, uid_t uid, sd_json_variant **ret);
 int format_vm_metrics(Service *service, const VM *vm, sd_json_variant **ret);

@@ -62,7 +62,10 @@ static int append(sd_json_variant **array, sd_json_variant *object) {
         return r;
 }
 
-static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+/* One object a VM. */
+static int fill_by_vm(Stream *stream, const char *name,
+                      int (*format)(Service *service, const VM *vm, sd_json_variant **ret), sd_json_variant **ret,
+                      bool *ret_last) {
         _cleanup_json_ sd_json_variant *array = NULL;
         size_t n = 0;
         VM *vm;
@@ -71,7 +74,7 @@ static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
         while (n < page_size(stream, CHUNK) && (vm = next_vm(stream))) {
                 sd_json_variant *object = NULL;
 
-                r = format_vm(stream->front->service, vm, &object);
+                r = format(stream->front->service, vm, &object);
                 if (r >= 0)
                         r = append(&array, object);
                 if (r < 0)
@@ -79,7 +82,15 @@ static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
                 enter_vm(stream, vm);
                 n++;
         }
-        return page_finish(stream, "vms", array, !next_vm(stream), ret, ret_last);
+        return page_finish(stream, name, array, !next_vm(stream), ret, ret_last);
+}
+
+static int fill_vms(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        return fill_by_vm(stream, "vms", format_vm, ret, ret_last);
+}
+
+static int fill_metrics(Stream *stream, sd_json_variant **ret, bool *ret_last) {
+        return fill_by_vm(stream, "metrics", format_vm_metrics, ret, ret_last);
 }
 
 /* The next backing after the stream's cursor, in this VM or a later one; moves the cursor to it. Each VM may have one
@@ -369,26 +380,6 @@ static int list(Call *call, StreamFill fill, ListKind kind) {
         if (r != 0)
                 return failure_reply(call->link, r, &f);
         return stream_start(call, &stream);
-}
-
-static int fill_metrics(Stream *stream, sd_json_variant **ret, bool *ret_last) {
-        _cleanup_json_ sd_json_variant *array = NULL;
-        size_t n = 0;
-        VM *vm;
-        int r;
-
-        while (n < page_size(stream, CHUNK) && (vm = next_vm(stream))) {
-                sd_json_variant *object = NULL;
-
-                r = format_vm_metrics(stream->front->service, vm, &object);
-                if (r >= 0)
-                        r = append(&array, object);
-                if (r < 0)
-                        return r;
-                enter_vm(stream, vm);
-                n++;
-        }
-        return page_finish(stream, "metrics", array, !next_vm(stream), ret, ret_last);
 }
 
 int op_list_vms(Call *call) {
