@@ -8,6 +8,7 @@
 
 #include "core/cleanup.h"
 #include "front/listener.h"
+#include "shared/unix-socket.h"
 
 /* Until the next accept(2) after one that failed for want of something. */
 #define RETRY_USEC UINT64_C(100000)
@@ -19,20 +20,6 @@ struct Listener {
         ListenerAccept on_accept;
         void *userdata;
 };
-
-/* What concerns this one client and not us: accept(2), "Error handling", and whoever has gone already. */
-static bool is_clients_failure(int errnum) {
-        switch (errnum) {
-        case EAGAIN:
-        case EINTR:
-        case ECONNABORTED:
-        case EPROTO:
-        case EPERM:
-                return true;
-        default:
-                return false;
-        }
-}
 
 /* The socket stays readable, so do not look at it for a while. */
 static int wait_a_while(Listener *listener) {
@@ -55,7 +42,7 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
         client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client >= 0)
                 listener->on_accept(client, listener->userdata);
-        else if (!is_clients_failure(errno))
+        else if (!unix_socket_is_clients_failure(errno))
                 return wait_a_while(listener);
         return 0;
 }
@@ -112,25 +99,6 @@ bool listener_path(const Listener *listener, char ret[static LISTENER_PATH_SIZE]
         return true;
 }
 
-/* What bind(2) would trip over must be a socket that nobody listens on any more. */
-static int remove_stale(const struct sockaddr_un *address) {
-        _cleanup_close_ int fd = -EBADF;
-        struct stat st;
-
-        if (lstat(address->sun_path, &st) < 0)
-                return errno == ENOENT ? 0 : -errno;
-        if (!S_ISSOCK(st.st_mode))
-                return -EEXIST;
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        if (connect(fd, (const struct sockaddr *) address, sizeof(*address)) >= 0 || errno == EAGAIN)
-                return -EADDRINUSE;
-        if (errno != ECONNREFUSED)
-                return -errno;
-        return unlink(address->sun_path) < 0 ? -errno : 0;
-}
-
 int listener_open(const char *path, mode_t mode, int *ret_fd) {
         _cleanup_close_ int fd = -EBADF;
         struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -142,7 +110,7 @@ int listener_open(const char *path, mode_t mode, int *ret_fd) {
         if (strlen(path) >= sizeof(address.sun_path))
                 return -ENAMETOOLONG;
         strcpy(address.sun_path, path);
-        r = remove_stale(&address);
+        r = unix_socket_remove_stale(&address);
         if (r < 0)
                 return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -6,44 +6,19 @@
  * the group of managers and of privmemd's own uid: all VMs, but no file descriptor of their memory. Who has neither sees
  * what is shared with a VM of its own. All goes by what the kernel noted of the peer when it connected. */
 
-#include <string.h>
-#include <sys/socket.h>
-
-#include "core/cleanup.h"
 #include "front/call.h"
-
-/* Most users have fewer groups; the kernel says how much room the others take. */
-#define GROUPS_USUAL 64U
-
-static bool contains(const gid_t *groups, socklen_t size, gid_t gid) {
-        for (size_t i = 0; i < size / sizeof(*groups); i++)
-                if (groups[i] == gid)
-                        return true;
-        return false;
-}
-
-/* What cannot be found out is no right. */
-static bool is_in_supplementary(int fd, gid_t gid) {
-        gid_t usual[GROUPS_USUAL];
-        _cleanup_free_ gid_t *all = NULL;
-        socklen_t size = sizeof(usual);
-
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, usual, &size) >= 0)
-                return contains(usual, size, gid);
-        if (errno != ERANGE)
-                return false;
-        all = malloc(size);
-        return all && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, all, &size) >= 0 && contains(all, size, gid);
-}
+#include "shared/unix-socket.h"
 
 static bool is_in_group(sd_varlink *link, gid_t gid) {
+        bool has = false;
         gid_t own;
 
         if (gid == GID_NONE)
                 return false;
         if (sd_varlink_get_peer_gid(link, &own) >= 0 && own == gid)
                 return true;
-        return is_in_supplementary(sd_varlink_get_fd(link), gid);
+        /* What cannot be found out is no right. */
+        return unix_socket_peer_has_group(sd_varlink_get_fd(link), gid, &has) >= 0 && has;
 }
 
 bool call_manages(const Call *call) {

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "rest/address.h"
+#include "shared/unix-socket.h"
 
 #define FIRST_PASSED 3 /* SD_LISTEN_FDS_START */
 
@@ -56,20 +57,6 @@ static void on_client(const Listener *listener, int fd, const struct sockaddr *a
         (void) http_add_unix(listeners->http, fd, &caller);
 }
 
-/* What concerns this one client and not us: accept(2), "Error handling", and whoever has gone already. */
-static bool is_clients_failure(int errnum) {
-        switch (errnum) {
-        case EAGAIN:
-        case EINTR:
-        case ECONNABORTED:
-        case EPROTO:
-        case EPERM:
-                return true;
-        default:
-                return false;
-        }
-}
-
 static void on_readable(uint32_t events, void *userdata) {
         Listener *listener = userdata;
         Listeners *all = listener->listeners;
@@ -85,7 +72,7 @@ static void on_readable(uint32_t events, void *userdata) {
                         on_client(listener, fd, (struct sockaddr *) &address, size);
                         continue;
                 }
-                if (is_clients_failure(errno))
+                if (unix_socket_is_clients_failure(errno))
                         return;
                 /* The socket stays readable, so do not look at it for a while. */
                 loop_unwatch(all->loop, &listener->watch);
@@ -206,26 +193,6 @@ int listeners_take_passed(Listeners *all) {
 
 /* ---- opened ---- */
 
-/* What bind(2) would trip over must be a socket that nobody listens on any more. */
-static int remove_stale(const struct sockaddr_un *address) {
-        struct stat st;
-        int fd, r = 0;
-
-        if (lstat(address->sun_path, &st) < 0)
-                return errno == ENOENT ? 0 : -errno;
-        if (!S_ISSOCK(st.st_mode))
-                return -EEXIST;
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        if (connect(fd, (const struct sockaddr *) address, sizeof(*address)) >= 0 || errno == EAGAIN)
-                r = -EADDRINUSE;
-        else if (errno != ECONNREFUSED)
-                r = -errno;
-        close(fd);
-        return r == 0 && unlink(address->sun_path) < 0 ? -errno : r;
-}
-
 static int bind_unix(const struct sockaddr_un *address, gid_t group, int *ret_fd) {
         int fd, r = 0;
         mode_t before;
@@ -262,7 +229,7 @@ static int open_unix(Listeners *all, const char *path) {
         if (strlen(path) >= sizeof(address.sun_path))
                 return -ENAMETOOLONG;
         strcpy(address.sun_path, path);
-        r = remove_stale(&address);
+        r = unix_socket_remove_stale(&address);
         if (r == 0)
                 r = bind_unix(&address, all->group, &fd);
         if (r < 0)
